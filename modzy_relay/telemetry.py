@@ -16,7 +16,10 @@ from __future__ import annotations
 import enum
 import json
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modzy_relay.lifecycle import Submission
 
 logger = logging.getLogger("modzy_relay")
 
@@ -50,7 +53,14 @@ class Event(enum.StrEnum):
 #: Fields of each event, beside ``submission`` (the ledger key) and ``path`` where there is one.
 FIELDS: dict[Event, tuple[str, ...]] = {
     Event.SUBMITTED: (
-        "job", "model", "version", "attempts", "adopted", "jobs", "latency_seconds", "generation",
+        "job",
+        "model",
+        "version",
+        "attempts",
+        "adopted",
+        "jobs",
+        "latency_seconds",
+        "generation",
     ),
     Event.REPEATED: ("state",),
     Event.SKIPPED: ("reason",),
@@ -72,18 +82,34 @@ FIELDS: dict[Event, tuple[str, ...]] = {
     Event.SETTINGS_INVALID: ("problems",),
     Event.POISON: ("queue", "messages"),
     Event.SWEEP: (
-        "blobs_listed", "uploads_without_row", "rows_overdue", "oldest_unfinished_minutes",
-        "pass_complete", "seconds",
+        "blobs_listed",
+        "uploads_without_row",
+        "rows_overdue",
+        "oldest_unfinished_minutes",
+        "pass_complete",
+        "seconds",
     ),
 }
 
-_ALARMS = frozenset({
-    Event.ABANDONED, Event.UNCERTAIN, Event.DUPLICATE_JOBS, Event.UNAUTHORIZED,
-    Event.SETTINGS_INVALID, Event.POISON,
-})
-_WARNINGS = frozenset({
-    Event.DEFERRED, Event.IN_DOUBT, Event.REJECTED, Event.BREAKER_OPENED, Event.VAULT_UNAVAILABLE,
-})
+_ALARMS = frozenset(
+    {
+        Event.ABANDONED,
+        Event.UNCERTAIN,
+        Event.DUPLICATE_JOBS,
+        Event.UNAUTHORIZED,
+        Event.SETTINGS_INVALID,
+        Event.POISON,
+    }
+)
+_WARNINGS = frozenset(
+    {
+        Event.DEFERRED,
+        Event.IN_DOUBT,
+        Event.REJECTED,
+        Event.BREAKER_OPENED,
+        Event.VAULT_UNAVAILABLE,
+    }
+)
 
 
 def emit(event: Event, **fields: Any) -> None:
@@ -92,10 +118,17 @@ def emit(event: Event, **fields: Any) -> None:
     Values must be JSON-serialisable and must not hold a secret. ``None`` is left out.
     """
     level = (
-        logging.ERROR if event in _ALARMS
-        else logging.WARNING if event in _WARNINGS
+        logging.ERROR
+        if event in _ALARMS
+        else logging.WARNING
+        if event in _WARNINGS
         else logging.INFO
     )
     data = {name: value for name, value in fields.items() if value is not None}
     # A message without arguments: a "%" in a blob name must not be taken for a format.
     logger.log(level, event.value + " " + json.dumps(data, default=str))  # noqa: G003
+
+
+def tell(event: Event, row: Submission, **fields: Any) -> None:
+    """Log one event of a submission."""
+    emit(event, submission=str(row.key), path=row.version.path, **fields)
