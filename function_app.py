@@ -1,6 +1,7 @@
 """The function app: triggers only. Each decodes its input and calls one use case."""
 
 import json
+import logging
 import os
 
 import azure.functions as func
@@ -10,6 +11,9 @@ from modzy_relay import http_api
 from modzy_relay.messages import decode_reminder
 from modzy_relay.settings import relay_connection_name, trigger_source
 from modzy_relay.wiring import services
+
+# The Azure SDKs log every request at INFO; the relay logs what came of it.
+logging.getLogger("azure").setLevel(logging.WARNING)
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 

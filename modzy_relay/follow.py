@@ -147,6 +147,7 @@ class Follower:
             next_attempt_at=None,
             result_location=location,
         )
+        row = dataclasses.replace(row, reason=reason)
         self._outbox.announce(event_about(row, EventType.JOB_FINISHED, now))
         try:
             self._ledger.replace(record, row)
