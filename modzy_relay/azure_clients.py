@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from datetime import UTC, datetime
@@ -75,8 +76,11 @@ def _options() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def credential(client_id: str | None) -> TokenCredential:
     """The identity of the app in Azure; on a developer's machine that of the developer.
+
+    One for all clients, so that they share its tokens.
 
     ``IDENTITY_ENDPOINT`` is set wherever Functions has a managed identity. Elsewhere the
     developer's own tools are asked, which takes seconds and would only slow down a start in Azure.

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _HISTORY_LIMIT = 30
 _REASON_LENGTH = 500
+#: All changes together have to fit into one property of a table row, 32 Ki UTF-16 units.
+_CHANGE_REASON_LENGTH = 200
 
 
 class State(enum.StrEnum):
@@ -151,8 +153,9 @@ class Submission:
         """This submission in another state (or the same one again), with the move remembered."""
         reason = reason[:_REASON_LENGTH] if reason else None
         changes = self.changes
-        if not changes or (changes[-1].state, changes[-1].reason) != (state.value, reason):
-            changes = (*changes, Change(at, state.value, reason))
+        told = reason[:_CHANGE_REASON_LENGTH] if reason else None
+        if not changes or (changes[-1].state, changes[-1].reason) != (state.value, told):
+            changes = (*changes, Change(at, state.value, told))
         if len(changes) > _HISTORY_LIMIT:
             changes = (*changes[:2], *changes[-(_HISTORY_LIMIT - 2) :])
         return replace(self, state=state, reason=reason, changes=changes, **fields)  # type: ignore[arg-type]  # checked by replace()

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 #: before the row was made.
 _HISTORY_MARGIN = timedelta(hours=1)
 #: A reminder that arrives this early is sent again; one that is earlier is somebody's old one.
-_EARLY = timedelta(seconds=5)
+_EARLY = timedelta(seconds=30)
 _PARKED = "Modzy is failing or throttling, so it is not called just now"
 
 

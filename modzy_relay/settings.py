@@ -372,10 +372,11 @@ def _from_connection_string(name: str, text: str) -> StorageConnection:
     account = fields.get("accountname", "")
     if not account and "blobendpoint" in fields:
         account = _account_of(fields["blobendpoint"])
-    if not account or not ("accountkey" in fields or "sharedaccesssignature" in fields):
-        # The text is not shown: it holds, or was meant to hold, an account key.
+    if not account or not fields.get("accountkey"):
+        # The text is not shown: it holds, or was meant to hold, an account key. A shared access
+        # signature would be part of every request's URL, and URLs end up in error texts.
         raise _WrongError(
-            "is not a storage connection string: it needs AccountName and AccountKey; "
+            "is not a storage connection string with AccountName and AccountKey; "
             "copy it from the account's 'Access keys' page"
         )
     return StorageConnection(name=name, account=account, connection_string=text)

@@ -26,7 +26,7 @@ from azure.core.exceptions import (
     ResourceModifiedError,
     ResourceNotFoundError,
 )
-from azure.data.tables import EdmType, EntityProperty, UpdateMode
+from azure.data.tables import EdmType, EntityProperty, TableErrorCode, UpdateMode
 
 from modzy_relay.azure_clients import ServiceTime, ticks
 from modzy_relay.errors import ConflictError
@@ -89,7 +89,8 @@ class TableLedger:
         """One point read."""
         try:
             return self._read(key)[0]
-        except ResourceNotFoundError:
+        except ResourceNotFoundError as error:
+            _raise_if_table_is_missing(error)
             return None
 
     def replace(self, record: Record, row: Submission) -> Record:
@@ -172,7 +173,8 @@ class TableLedger:
         """Key of the submission of an indexed job."""
         try:
             entity = self._table.get_entity(_job_partition(job_identifier), "submission")
-        except ResourceNotFoundError:
+        except ResourceNotFoundError as error:
+            _raise_if_table_is_missing(error)
             return None
         return LedgerKey.parse(entity["ledger_key"])
 
@@ -237,7 +239,8 @@ class TableLedger:
         """What ``save_bookmark`` kept; empty the first time."""
         try:
             entity = self._table.get_entity(_BOOKMARKS, name)
-        except ResourceNotFoundError:
+        except ResourceNotFoundError as error:
+            _raise_if_table_is_missing(error)
             return {}
         values: dict[str, str] = json.loads(entity["values"])
         return values
@@ -248,6 +251,12 @@ class TableLedger:
             {"PartitionKey": _BOOKMARKS, "RowKey": name, "values": json.dumps(dict(values))},
             mode=UpdateMode.REPLACE,
         )
+
+
+def _raise_if_table_is_missing(error: ResourceNotFoundError) -> None:
+    """A missing row is an answer, a missing table is a fault of the deployment."""
+    if getattr(error, "error_code", None) == TableErrorCode.TABLE_NOT_FOUND:
+        raise error
 
 
 def _continuation(token: str | None) -> dict[str, str] | None:
@@ -286,7 +295,8 @@ def _entity(row: Submission, write_id: str) -> dict[str, Any]:
         # Plain Python integers become Edm.Int32, and a blob may be larger than 2 GiB.
         "size": EntityProperty(row.size, EdmType.INT64),
         "changes": json.dumps(
-            [[change.at.isoformat(), change.state, change.reason] for change in row.changes]
+            [[change.at.isoformat(), change.state, change.reason] for change in row.changes],
+            ensure_ascii=False,
         ),
     }
     for name in (*_PLAIN, *_TIMES):
