@@ -54,5 +54,18 @@ test: lint .venv-sdk/.ready ## lint, then all tests with coverage
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
+# checkov brings 290 MB of packages, so it has an environment of its own.
+.run/checkov/.ready:
+	$(PYTHON) -m venv .run/checkov
+	.run/checkov/bin/python $(PIP_INSTALL) checkov==3.3.30
+	@touch $@
+
+.run/kusto/.ready:
+	npm install --prefix .run/kusto --no-audit --no-fund --loglevel=error @kusto/language-service-next@12.4.1
+	@touch $@
+
+check-infra: setup .run/checkov/.ready .run/kusto/.ready ## check infra/ with checkov's policies and Kusto's parser
+	$(PY) tests/infra/tools/check_infra.py --checkov .run/checkov/bin/checkov --node-modules .run/kusto/node_modules
+
 clean: ## remove what was installed and made
 	rm -rf $(VENV) .venv-sdk sandbox/node_modules .run .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
