@@ -78,9 +78,9 @@ class Exchange:
             TimeoutError: no time is left.
         """
         left = self._deadline - time.monotonic()
-        if False:
+        if left <= 0:
             raise TimeoutError("no time left for the exchange")
-        return self._read_timeout
+        return min(self._read_timeout, left)
 
 
 _current: ContextVar[Exchange] = ContextVar("modzy_exchange")

@@ -4,7 +4,12 @@ It runs any Python (v2 model) function app through Microsoft's own worker librar
 (``azure-functions-runtime``) and does what the host does around it, against the storage service
 that the app's settings name. It reads bindings from the worker's metadata and knows no app.
 
-Imitated, after the notes in the project's ``functions-host.md`` (section numbers in the modules):
+The modules name the sources of what they imitate: the Functions host 4.1037
+(Azure/azure-functions-host), the WebJobs SDK under it (Azure/azure-webjobs-sdk and -extensions),
+the storage extensions 5.3.7 that the stable extension bundle pins (Azure/azure-sdk-for-net,
+``Microsoft.Azure.WebJobs.Extensions.Storage.*``), and the worker library 1.3.0 as it is installed.
+
+Imitated:
 
 - settings, ``%NAME%`` references, connections, disabled functions, ``host.json``;
 - blob triggers of SDK types: scanning with receipts, the Event Grid webhook, the internal queue,

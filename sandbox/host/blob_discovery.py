@@ -1,10 +1,11 @@
 """Blob triggers, first half: from a blob to a message of the internal queue.
 
-Facts: ``functions-host.md`` sections 1 and 2. Discovery relists every watched container, as the
-host does on an emulator. The host's own rule there (only blobs modified *later* than the newest
-one seen) loses a blob written in the same second as another; it is followed only on request.
-Otherwise a blob is a candidate when its ETag has not been seen by this process, and receipts
-suppress the repeats of a restart.
+After the storage extension's ``ScanContainersStrategy``, ``BlobTriggerExecutor`` and
+``BlobReceiptManager``. Discovery relists every watched container, as the host does on an emulator.
+The host's own rule there (only blobs modified *later* than the newest one seen) loses a blob
+written in the same second as another; it is followed only on request. Otherwise a blob is a
+candidate when its ETag has not been seen by this process, and receipts suppress the repeats of a
+restart.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Blob triggers, second half: from a message of the internal queue to a run of the function.
 
-Facts: ``functions-host.md`` sections 1 to 3.
+After the storage extension's ``BlobQueueTriggerExecutor`` and ``SharedBlobQueueListenerFactory``,
+and ``BlobsExtensionConfigProvider`` for what an SDK type is sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ``path`` of a blob trigger: a container and a pattern for blob names.
 
-Facts: ``functions-host.md`` section 1: the container is literal, the pattern is anchored and
-case-sensitive, and each ``{x}`` matches greedily across ``/``.
+After the storage extension's ``ParameterizedBlobPathSource``: the container is literal, the pattern
+is anchored and case-sensitive, and each ``{x}`` matches greedily across ``/``.
 """
 
 from __future__ import annotations

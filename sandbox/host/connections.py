@@ -1,8 +1,8 @@
 """Storage clients for the connections that bindings name, found the way the host finds them.
 
 A connection is the name of an app setting with a connection string, or the prefix of settings
-(``<name>__blobServiceUri`` and so on) for an identity. The host looks for
-``AzureWebJobs<name>`` before ``<name>``. Facts: ``functions-host.md`` sections 1, 2 and 3.
+(``<name>__blobServiceUri`` and so on) for an identity. The host looks for ``AzureWebJobs<name>``
+before ``<name>``. After the storage extension's ``StorageClientProvider``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """The webhook for blob events, and an emulated Event Grid that calls it.
 
-Facts: ``functions-host.md`` section 2. The webhook believes what it is sent: event type and path
-are not checked, a wrong function name is answered with 202 and dropped later. The emulated Event
-Grid is needed because the storage emulator sends no events: it watches containers and posts
-``BlobCreated`` through real HTTP, at least once. Two writes within one interval give one event.
+After the Event Grid extension's ``HttpRequestProcessor``. The webhook believes what it is sent:
+event type and path are not checked, a wrong function name is answered with 202 and dropped later.
+The emulated Event Grid is needed because the storage emulator sends no events: it watches
+containers and posts ``BlobCreated`` through real HTTP, at least once. Two writes within one
+interval give one event.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """From the worker's metadata to the functions that this host serves.
 
-Facts: ``functions-host.md`` sections 3 (deferred binding), 5 (what is resolved), 7 (disabling).
+After the host's ``WorkerFunctionDescriptorProvider`` (when an SDK type is sent) and the WebJobs
+SDK's ``NameResolverExtensions`` (which attributes refer to settings).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """``host.json`` as far as this host obeys it, with the Functions host's defaults.
 
-Facts: ``functions-host.md`` sections 1 (blobs), 4 (queues), 6 (http) and 7 (the file).
+After the storage extension's ``QueuesOptions`` and ``BlobsOptions`` and the host's
+``HostJsonFileConfigurationSource`` and ``ScriptJobHostOptionsSetup``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What the host answers over HTTP: functions, the blob webhook, and two administrator calls.
 
-Facts: ``functions-host.md`` sections 2 and 6. A method that no function of a route takes is a 404,
-as the method is part of what the host's router matches.
+After the host's ``WebScriptHostHttpRoutesManager``, ``AuthenticationLevelHandler``, ``HttpBinding``
+and ``FunctionsController``. A method that no function of a route takes is a 404, as the method is
+part of what the host's router matches.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The keys of a function app, kept where the host keeps them.
 
-Facts: ``functions-host.md`` section 6. Keys are in the ``azure-webjobs-secrets`` container of the
+After the host's ``SecretManager``. Keys are in the ``azure-webjobs-secrets`` container of the
 host's account, in clear: it is an emulator's account. They are read once, at start.
 """
 

@@ -1,6 +1,6 @@
 """Work that one of several hosts with the same host id does: leases on blobs.
 
-Facts: ``functions-host.md`` sections 1 and 5: scanning and each timer are singletons per host id,
+After the WebJobs SDK's ``SingletonOptions``: scanning and each timer are singletons per host id,
 held by a lease of 60 s on a blob under ``azure-webjobs-hosts/locks``.
 """
 

@@ -1,8 +1,9 @@
 """Timer schedules: NCRONTAB expressions and fixed intervals.
 
-Facts: ``functions-host.md`` section 5: six fields (second minute hour day month weekday), exactly
-five are minute-first, a time span ``hh:mm:ss`` is an interval. As in NCRONTAB, day *and* weekday
-must both match, Sunday is 0, and ``5/10`` means from 5 to the end in steps of 10.
+After the WebJobs extensions' ``CronSchedule`` and ``TimerSchedule``: six fields (second minute hour
+day month weekday), exactly five are minute-first, a time span ``hh:mm:ss`` is an interval. As in
+NCRONTAB, day *and* weekday must both match, Sunday is 0, and ``5/10`` means from 5 to the end in
+steps of 10.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The library takes its messages as an object with these names; this module is that object. A class
 does what the library does with it (keyword construction, attribute access) and no more, so a
-message kind that this host never handles fails on sight. Facts: ``functions-host.md`` section 8.
+message kind that this host never handles fails on sight.
 """
 
 from __future__ import annotations

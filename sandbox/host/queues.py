@@ -1,7 +1,7 @@
 """Takes messages from one storage queue and runs something for each.
 
-Used by queue triggers and, for the internal queue, by blob triggers. Facts: ``functions-host.md``
-sections 4 and 8.
+Used by queue triggers and, for the internal queue, by blob triggers. After the storage extension's
+``QueueListener`` and ``QueueProcessor``.
 """
 
 from __future__ import annotations

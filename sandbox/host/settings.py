@@ -1,6 +1,6 @@
 """App settings: where they come from, ``%NAME%`` references, and disabled functions.
 
-Facts: ``functions-host.md`` sections 5 and 7.
+After the WebJobs SDK's ``NameResolverExtensions`` and ``HostListenerFactory``.
 """
 
 from __future__ import annotations

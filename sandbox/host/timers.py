@@ -1,4 +1,4 @@
-"""Timer triggers. Facts: ``functions-host.md`` section 5."""
+"""Timer triggers, after the WebJobs extensions' ``TimerListener`` and ``ScheduleMonitor``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Drives Microsoft's Python worker library inside this process.
 
-Facts: ``functions-host.md`` section 8. The library keeps its state in module globals, so there is
-one app in a process. Synchronous functions run in the library's thread pool, ``async`` ones on the
-event loop of this process: a blocking call in one stops everything, as it does when deployed.
+The library (``azure_functions_runtime.handle_event``) keeps its state in module globals, so there
+is one app in a process. Synchronous functions run in the library's thread pool, ``async`` ones on
+the event loop of this process: a blocking call in one stops everything, as it does when deployed.
 """
 
 from __future__ import annotations

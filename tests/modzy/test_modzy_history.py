@@ -227,6 +227,13 @@ def test_naive_date() -> None:
         client.jobs.history(start_date=T0.replace(tzinfo=None))
 
 
+@pytest.mark.parametrize("limits", [{"per_page": 0}, {"max_pages": 0}])
+def test_unusable_limits(limits: dict[str, int]) -> None:
+    """A walk that could read nothing is refused, not taken for an empty history."""
+    with pytest.raises(ValueError, match="positive"):
+        client_of(HistoryServer([entry(1)])).jobs.history(**limits)
+
+
 def find(listed: list[dict[str, Any]], details: dict[str, tuple[int, object]]) -> list[Job]:
     """Look for the jobs of one item, in a history and in details of single jobs."""
     server = HistoryServer(listed, cap=2)

@@ -126,7 +126,7 @@ def trickle(beginning: bytes) -> Callable[[Peer], None]:
         peer.read_request()
         peer.send(beginning)
         pause = threading.Event()
-        while True:
+        for _ in range(200):
             peer.send(b"x")
             pause.wait(0.05)
 
@@ -270,6 +270,12 @@ def test_redirects_are_not_followed(serve: Serve, connect: Connect) -> None:
     first = serve(lambda peer: answer_once(peer, 307, {}, Location=location))
     assert failure_of(connect(first.url)).status == 307
     assert (len(first.requests), other.connections) == (1, 0)
+
+
+def test_status_without_a_name(serve: Serve, connect: Connect) -> None:
+    """A status that no standard knows, without an explanation, is still told."""
+    error = failure_of(connect(serve(lambda peer: answer_once(peer, 599, None)).url))
+    assert str(error) == "POST /api/jobs: 599 unknown status"
 
 
 def test_retry_after(serve: Serve, connect: Connect) -> None:
