@@ -3,12 +3,16 @@
 The order of effects at the end: 1. store the results, ``results.json`` last. 2. Announce
 ``modzy.job.finished``. 3. Record the final status. Each can be repeated, so a crash anywhere
 only means that the next look does it again.
+
+What cannot be had is waited for, but not for ever: see ``_Patience``. ``docs/following.md`` says
+what each ending means.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,26 +21,64 @@ from modzy_relay.errors import ConflictError, RelayError, SecretUnavailableError
 from modzy_relay.identity import ledger_key_of
 from modzy_relay.lifecycle import UNFOLLOWED, VANISHED, Record, State, Submission, Timing
 from modzy_relay.messages import EventType, event_about
-from modzy_relay.modzy_api import Job, JobStatus, ModzyError
-from modzy_relay.results import failure_summary
+from modzy_relay.modzy_api import Job, JobStatus, ModzyError, Outcome, UnreadableAnswerError
+from modzy_relay.results import failure_summary, one_line
 from modzy_relay.telemetry import Event, emit, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from modzy_relay.breaker import Breaker
+    from modzy_relay.breaker import Breaker, Passage
     from modzy_relay.identity import LedgerKey
+    from modzy_relay.modzy_api import Results
     from modzy_relay.ports import Ledger, Modzy, Outbox
     from modzy_relay.results import ResultKeeper
 
-#: A job that Modzy answers 404 for is gone only after this long: right after a submit, and behind
-#: a lagging replica, a 404 means "not yet".
+#: A job that Modzy answers 404 for is gone only when it does so for this long: right after a
+#: submit, behind a lagging replica or during a deployment, a 404 means "not now".
 _VANISHED_AFTER = timedelta(minutes=30)
-#: How long a completed job's results may be late before the job counts as finished without.
+#: How long a completed job's results may be late, or in a form that cannot be used, before the
+#: job counts as finished without them.
 _RESULTS_LATE = timedelta(minutes=30)
 #: Repeated webhook calls within this time of one another are one call.
 _HINT_PAUSE = timedelta(seconds=30)
 _HISTORY_MARGIN = timedelta(hours=1)
+_UNKNOWN_JOB = "Modzy does not know the job (404)"
+_NOT_STORED = "results not stored"
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long to wait for what a job that has ended still lacks.
+
+    Attributes:
+        late: The usual time for results to appear is over.
+        over: The job was followed for ``FOLLOW_FOR``.
+    """
+
+    late: bool
+    over: bool
+
+    def accepts(self, error: Exception) -> bool:
+        """Whether to do without what this error stands in the way of.
+
+        An answer that will not change is waited for as long as results may be late; an outage
+        (of Modzy, of the vault or of storage) as long as the job is followed.
+        """
+        if self.over:
+            return True
+        unchanging = isinstance(error, UnreadableAnswerError) or (
+            isinstance(error, ModzyError) and error.outcome is Outcome.REFUSED
+        )
+        return self.late and unchanging
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a job ended, beside its status."""
+
+    reason: str | None = None
+    location: str | None = None
 
 
 class Follower:
@@ -47,7 +89,7 @@ class Follower:
         outbox: Announcements and reminders.
         modzy: The platform.
         breaker: Whether Modzy is to be called now.
-        results: Keeps results; None = they are not kept.
+        results: Keeps results; None = they are not kept, nor asked for.
         timing: The durations in force.
         chance: Uniform in [0, 1), for jitter.
     """
@@ -73,65 +115,131 @@ class Follower:
 
     def look(self, record: Record) -> None:
         """Ask Modzy for the job of a SUBMITTED row, once, and do what its status calls for."""
+        is_first = not record.row.indexed
         record = self._indexed(record)
-        row = record.row
         with self._breaker.enter() as passage:
             if passage.wait:
-                self._look_later(record, timedelta(seconds=passage.wait))
+                wait = timedelta(seconds=passage.wait)
+                self._could_not_look(record, "Modzy is failing or throttling", wait, asked=False)
                 return
             try:
-                job = self._modzy.job(_job_of(row))
-                passage.succeeded()
-                self._take_note(record, job)
+                if is_first:
+                    # As early as possible: a job that is one too many costs money while it runs.
+                    self._cancel_doubles(record.row)
+                job = self._modzy.job(_job_of(record.row))
             except SecretUnavailableError as error:
-                self._could_not_look(record, str(error))
+                self._could_not_look(record, str(error), asked=False)
+                return
             except ModzyError as error:
                 passage.failed(str(error), error.retry_after)
-                self._could_not_look(record, str(error), timedelta(seconds=error.retry_after or 0))
+                self._could_not_look(record, str(error), _seconds(error))
+                return
+            passage.succeeded()
+            self._take_note(record, job, passage)
 
     def _could_not_look(
-        self, record: Record, fault: str, at_least: timedelta = timedelta()
+        self,
+        record: Record,
+        fault: str,
+        at_least: timedelta = timedelta(),
+        *,
+        asked: bool = True,
     ) -> None:
-        if self._age(record) > self._timing.follow:
-            self._close(record, UNFOLLOWED, f"not final within FOLLOW_FOR; last: {fault}")
+        if self._is_over(record):
+            self._close(
+                record, UNFOLLOWED, f"not known to be final within FOLLOW_FOR; last: {fault}"
+            )
         else:
-            self._look_later(record, at_least)
+            self._look_later(record, at_least, asked=asked)
 
     @staticmethod
     def _age(record: Record) -> timedelta:
         return record.now() - (record.row.submitted_at or record.row.created_at)
 
-    def _take_note(self, record: Record, job: Job | None) -> None:
-        age = self._age(record)
-        if job is not None and job.is_final:
-            self._finish(record, job)
-        elif age > self._timing.follow:
-            self._close(record, UNFOLLOWED, "not final within FOLLOW_FOR")
-        elif job is None and age > _VANISHED_AFTER:
-            self._close(record, VANISHED, "Modzy no longer knows this job")
-        elif job is None:
-            self._look_later(record)
-        else:
-            self._look_later(record, job_status=job.status)
+    def _is_over(self, record: Record) -> bool:
+        return self._age(record) > self._timing.follow
 
-    def _finish(self, record: Record, job: Job) -> None:
-        row = record.row
-        self._cancel_doubles(row)
-        location: str | None = None
-        reason: str | None = None
-        if job.status == JobStatus.COMPLETED:
-            document = self._modzy.results(_job_of(row))
-            if document is None:
-                late_since = row.finished_at or record.now()
-                if record.now() - late_since < _RESULTS_LATE:
-                    self._look_later(record, finished_at=late_since)
-                    return
-                reason = "completed, but Modzy has no results for it"
+    def _take_note(self, record: Record, job: Job | None, passage: Passage) -> None:
+        if job is not None and job.is_final:
+            self._finish(record, job, passage)
+        elif self._is_over(record):
+            self._close(record, UNFOLLOWED, "not final within FOLLOW_FOR")
+        elif job is None:
+            self._missed(record)
+        else:
+            self._look_later(_seen_again(record), job_status=job.status)
+
+    def _missed(self, record: Record) -> None:
+        """Modzy has just said that it does not know the job."""
+        now = record.now()
+        row = record.row.moved(State.SUBMITTED, now, _UNKNOWN_JOB)
+        # A repeated reason is not a new change, so the last change tells when this began.
+        if now - row.changes[-1].at > _VANISHED_AFTER:
+            self._close(record, VANISHED, "Modzy no longer knows this job")
+        else:
+            self._look_later(_changed(record, row))
+
+    # -- the end of a job ------------------------------------------------------------------
+
+    def _finish(self, record: Record, job: Job, passage: Passage) -> None:
+        """Do what a final status calls for; later, if something for it is missing now."""
+        now = record.now()
+        found_final_at = record.row.finished_at or now
+        record = _changed(record, dataclasses.replace(record.row, finished_at=found_final_at))
+        patience = _Patience(late=now - found_final_at >= _RESULTS_LATE, over=self._is_over(record))
+        try:
+            self._cancel_late_doubles(record.row, patience)
+            ending = self._ending(record.row, job, patience)
+        except SecretUnavailableError:
+            self._look_later(record)
+        except ModzyError as error:
+            if error.outcome is Outcome.NOT_ACCEPTED:
+                # Modzy turns callers away. Any other fault here may be that of one job alone,
+                # which is no reason to keep all others waiting.
+                passage.failed(str(error), error.retry_after)
+            self._look_later(record, _seconds(error))
+        else:
+            if ending is None:
+                self._look_later(record)
             else:
-                reason = failure_summary(document)
-                if self._results is not None:
-                    location = self._results.keep(row, document)
-        self._close(record, job.status, reason, location)
+                self._close(record, job.status, ending.reason, ending.location)
+
+    def _ending(self, row: Submission, job: Job, patience: _Patience) -> _Ending | None:
+        """Keep a job's results; None while they may still come."""
+        if job.status != JobStatus.COMPLETED:
+            return _Ending()
+        if self._results is None:
+            return _Ending(_count_of_failures(job))
+        try:
+            results = self._modzy.results(_job_of(row))
+        except (ModzyError, SecretUnavailableError) as error:
+            if not patience.accepts(error):
+                raise
+            return _Ending(f"{_NOT_STORED}: {error}")
+        if not _are_complete(results) and not (patience.late or patience.over):
+            return None
+        if results is None:
+            return _Ending("completed, but Modzy has no results for it")
+        return self._kept(self._results, row, results, patience)
+
+    @staticmethod
+    def _kept(
+        keeper: ResultKeeper, row: Submission, results: Results, patience: _Patience
+    ) -> _Ending:
+        reasons = [failure_summary(results)]
+        try:
+            kept = keeper.keep(row, results, patience.accepts)
+        except (ModzyError, SecretUnavailableError):
+            raise
+        except Exception as error:
+            # Storage that does not take the results: the host tries again, and so does the
+            # sweep, but not for ever. Only the kind is told: a text may quote a signed request.
+            if not patience.over:
+                raise
+            reasons.append(f"{_NOT_STORED} within FOLLOW_FOR: {type(error).__name__}")
+            return _Ending(_joined(reasons))
+        reasons += [f"{name} not stored: {why}" for name, why in kept.left_out.items()]
+        return _Ending(_joined(reasons), kept.location)
 
     def _close(
         self, record: Record, job_status: str, reason: str | None, location: str | None = None
@@ -140,39 +248,46 @@ class Follower:
         row = record.row.moved(
             State.SUBMITTED,
             now,
-            reason or f"job {job_status}",
+            one_line(reason) if reason else f"job {job_status}",
             job_status=job_status,
             looks=record.row.looks + 1,
-            finished_at=now,
+            finished_at=record.row.finished_at or now,
             next_attempt_at=None,
             result_location=location,
         )
-        row = dataclasses.replace(row, reason=reason)
+        if reason is None:
+            row = dataclasses.replace(row, reason=None)
         self._outbox.announce(event_about(row, EventType.JOB_FINISHED, now))
         try:
             self._ledger.replace(record, row)
         except ConflictError:
-            return  # somebody else has finished it
+            return  # somebody else has finished it, or will after another look
         tell(
             Event.JOB_FINISHED,
             row,
             job=row.job_identifier,
             job_status=job_status,
-            reason=reason,
+            reason=row.reason,
             seconds=round(self._age(record).total_seconds(), 1),
         )
 
     def _look_later(
-        self, record: Record, at_least: timedelta = timedelta(), **fields: object
+        self,
+        record: Record,
+        at_least: timedelta = timedelta(),
+        *,
+        asked: bool = True,
+        job_status: str | None = None,
     ) -> None:
+        """Put off the next look by ``at_least`` and, so that not all return together, more."""
         now = record.now()
-        looks = record.row.looks + 1
-        delay = max(look_delay(looks, self._chance), at_least)
+        looks = record.row.looks + asked
+        delay = at_least + look_delay(looks, self._chance)
         row = dataclasses.replace(
             record.row,
             looks=looks,
+            job_status=job_status or record.row.job_status,
             next_attempt_at=now + delay,
-            **fields,  # type: ignore[arg-type] # checked by replace()
         )
         self._outbox.remind(row.key, delay)
         try:
@@ -193,17 +308,28 @@ class Follower:
         if record.row.indexed:
             return record
         self._ledger.index(record.row)
-        self._cancel_doubles(record.row)
-        return dataclasses.replace(record, row=dataclasses.replace(record.row, indexed=True))
+        return _changed(record, dataclasses.replace(record.row, indexed=True))
 
     # -- more than one job -----------------------------------------------------------------
 
+    def _cancel_late_doubles(self, row: Submission, patience: _Patience) -> None:
+        """Once more at the end, when the history shows all; no reason to withhold results."""
+        try:
+            self._cancel_doubles(row)
+        except (ModzyError, SecretUnavailableError):
+            if not (patience.late or patience.over):
+                raise
+
     def _cancel_doubles(self, row: Submission) -> None:
-        """After a doubtful POST was repeated: make sure that only one job came of it."""
-        if row.attempts < 2 or not row.doubts:
+        """After a POST that may have been a second one: make sure that one job came of them."""
+        if not _may_have_doubles(row):
             return
         jobs = self._modzy.find(row.item_key, row.created_at - _HISTORY_MARGIN)
-        others = [job.job_identifier for job in jobs if job.job_identifier != row.job_identifier]
+        others = [
+            job.job_identifier
+            for job in jobs
+            if job.job_identifier != row.job_identifier and job.status != JobStatus.CANCELED
+        ]
         if others:
             self.cancel_extra(row, others)
 
@@ -290,3 +416,42 @@ def _job_of(row: Submission) -> str:
     if row.job_identifier is None:
         raise RelayError(f"submission {row.key} is {row.state} without a job identifier")
     return row.job_identifier
+
+
+def _may_have_doubles(row: Submission) -> bool:
+    """Whether a POST before the last one may have been accepted.
+
+    Asking history for every submission that was merely put off would cost more than an outage.
+    """
+    parked = bool(row.changes) and row.changes[0].state == State.DEFERRED  # before any claim
+    ended_by_deferral = row.deferrals - parked
+    return row.attempts > 1 and (row.doubts > 0 or row.attempts - 1 > ended_by_deferral)
+
+
+def _changed(record: Record, row: Submission) -> Record:
+    """A record with changes that are still to be written."""
+    return dataclasses.replace(record, row=row)
+
+
+def _seen_again(record: Record) -> Record:
+    """A record without the complaint that Modzy does not know the job."""
+    if record.row.reason != _UNKNOWN_JOB:
+        return record
+    return _changed(record, record.row.moved(State.SUBMITTED, record.now()))
+
+
+def _are_complete(results: Results | None) -> bool:
+    # Documents of servers that leave the member out count as complete.
+    return results is not None and results.document.get("finished") is not False
+
+
+def _count_of_failures(job: Job) -> str | None:
+    return f"{job.failed} of {job.total or job.failed} inputs failed" if job.failed else None
+
+
+def _joined(reasons: Sequence[str | None]) -> str | None:
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
+def _seconds(error: ModzyError) -> timedelta:
+    return timedelta(seconds=error.retry_after or 0.0)

@@ -1,8 +1,9 @@
 """Where is my file? Answers from the ledger, without a scan.
 
-By id: one point read. By job: the pointer and the row, two point reads. By path: HEAD and a
-point read for the present version, and one range query for the pointers of the others; a page
-of ``PAGE`` versions costs as many point reads.
+By id: one point read. By job: the pointer and the row, two point reads; a job that is not indexed
+yet costs a question to Modzy in between. By path: one query in the pointers' partition and a point
+read for each version on the page, ``PAGE`` at most; on the first page a HEAD of the blob as well,
+and a point read if its present version is not indexed yet.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modzy_relay.identity import LedgerKey
 from modzy_relay.ports import version_of
+from modzy_relay.routing import has_dot_segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +62,9 @@ class Lookup:
         keys, following = self._ledger.find_by_path(self._uploads.container, path, PAGE, token)
         rows = [record.row for key in keys if (record := self._ledger.get(key)) is not None]
         if token is None:
-            # The newest version may not be indexed yet.
-            facts = self._uploads.head(path)
+            # The newest version may not be indexed yet. A path with dot segments would be that of
+            # another blob by the time it is a URL, and such blobs are indexed at once.
+            facts = None if has_dot_segments(path) else self._uploads.head(path)
             key = version_of(self._uploads, facts).key if facts is not None else None
             record = self._ledger.get(key) if key is not None and key not in keys else None
             if record is not None:

@@ -10,10 +10,10 @@ from modzy_relay.identity import BlobVersion
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
-    from datetime import datetime, timedelta
+    from datetime import date, datetime, timedelta
 
     from modzy_relay.identity import LedgerKey
-    from modzy_relay.lifecycle import Record, Submission
+    from modzy_relay.lifecycle import Record, State, Submission
     from modzy_relay.messages import CloudEvent
     from modzy_relay.modzy_api import Job, ResultFile, Results
 
@@ -105,6 +105,11 @@ class Ledger(Protocol):
 
     def unsubmitted(self, first: str, last: str, limit: int) -> Sequence[Record]:
         """Rows whose job is still to be submitted, those of the oldest blobs first."""
+
+    def written_on(
+        self, day: date, since: datetime, states: Collection[State], limit: int
+    ) -> Sequence[LedgerKey]:
+        """Keys, at most so many, of rows in some states whose blobs were written on a day."""
 
     def load_bookmark(self, name: str) -> dict[str, str]:
         """A small note that a repeated task left for its next run; empty the first time."""

@@ -25,6 +25,7 @@ from modzy_relay.errors import ConflictError, LeaseOverError, SecretUnavailableE
 from modzy_relay.identity import input_item_key, plain_etag
 from modzy_relay.lifecycle import (
     FAILED_STATES,
+    FINAL_JOB_STATUSES,
     Abandon,
     Announce,
     AskHistory,
@@ -39,7 +40,7 @@ from modzy_relay.lifecycle import (
     next_step,
 )
 from modzy_relay.messages import EventType, event_about
-from modzy_relay.modzy_api import ModzyError, Outcome
+from modzy_relay.modzy_api import ModzyError, NotFoundError, Outcome
 from modzy_relay.ports import version_of
 from modzy_relay.routing import NO_ROUTE, Route, choose_route, skip_reason
 from modzy_relay.telemetry import Event, emit, tell
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
 #: How far Modzy's clock may be from the storage service's: history is asked from this long
 #: before the row was made.
-_HISTORY_MARGIN = timedelta(hours=1)
+HISTORY_MARGIN = timedelta(hours=1)
 #: A reminder that arrives this early is sent again; one that is earlier is somebody's old one.
 _EARLY = timedelta(seconds=30)
 _PARKED = "Modzy is failing or throttling, so it is not called just now"
@@ -111,7 +112,7 @@ class Relay:
         if facts is None:
             emit(Event.GONE, path=path, reason="deleted before it was looked at")
             return
-        row = self._new_row(facts)
+        row = self.new_row(facts)
         if row.state is State.SKIPPED:
             self._insert_skipped(row)
             return
@@ -133,7 +134,7 @@ class Relay:
         Returns:
             False if the ledger knows it already.
         """
-        row = self._new_row(facts)
+        row = self.new_row(facts)
         if row.state is State.SKIPPED:
             return self._insert_skipped(row)
         return self._insert_parked(row, "found by the sweep; its event was lost or late", delay)
@@ -178,8 +179,9 @@ class Relay:
 
     # -- claiming --------------------------------------------------------------------------
 
-    def _new_row(self, facts: BlobFacts) -> Submission:
-        version = version_of(self._uploads, facts)
+    def new_row(self, facts: BlobFacts, generation: int = 0) -> Submission:
+        """The row of a version that the ledger does not have: claimed, or SKIPPED."""
+        version = dataclasses.replace(version_of(self._uploads, facts), generation=generation)
         now = facts.as_of
         row = Submission(
             version=version,
@@ -190,12 +192,17 @@ class Relay:
             item_key=input_item_key(version.path, version.key),
         )
         reason = skip_reason(facts.path, facts.size, facts.metadata)
-        route = choose_route(self._routes, facts.path)
-        if reason is None and route is None:
-            reason = NO_ROUTE
-        if reason is not None or route is None:
-            return row.moved(State.SKIPPED, now, reason)
-        row = dataclasses.replace(
+        routed = self.routed(row)
+        if reason is not None or routed is None:
+            return row.moved(State.SKIPPED, now, reason or NO_ROUTE)
+        return self._claimed(routed, facts)
+
+    def routed(self, row: Submission) -> Submission | None:
+        """A submission on the route that the settings choose now; None if they choose none."""
+        route = choose_route(self._routes, row.version.path)
+        if route is None:
+            return None
+        return dataclasses.replace(
             row,
             model=route.model,
             model_version=route.version,
@@ -203,7 +210,6 @@ class Relay:
             explain=route.explain,
             timeout=route.timeout,
         )
-        return self._claimed(row, facts)
 
     def _claimed(self, row: Submission, facts: BlobFacts) -> Submission:
         lease_until = facts.as_of + self._timing.lease
@@ -223,10 +229,7 @@ class Relay:
         return created
 
     def _insert_parked(self, row: Submission, reason: str, delay: timedelta) -> bool:
-        now = row.created_at
-        parked = dataclasses.replace(row, changes=(), attempts=0, lease_until=None).moved(
-            State.DEFERRED, now, reason, next_attempt_at=now + delay, deferrals=1
-        )
+        parked = parked_row(row, reason, delay)
         self._outbox.remind(row.key, delay)
         _, created = self._ledger.insert(parked)
         if created:
@@ -274,7 +277,7 @@ class Relay:
             # Only a question was asked: whatever became of it, no job was submitted.
             if error.outcome is Outcome.REFUSED:
                 passage.succeeded()
-                self._end(record, State.REJECTED, str(error))
+                self._end(record, State.REJECTED, _refusal(row, error))
             else:
                 passage.failed(str(error), error.retry_after)
                 self._defer(record, str(error), _seconds(error.retry_after))
@@ -301,7 +304,7 @@ class Relay:
         match error.outcome:
             case Outcome.REFUSED:
                 passage.succeeded()
-                self._end(record, State.REJECTED, str(error))
+                self._end(record, State.REJECTED, _refusal(record.row, error))
             case Outcome.NOT_ACCEPTED:
                 passage.failed(str(error), error.retry_after)
                 self._defer(record, str(error), _seconds(error.retry_after))
@@ -365,7 +368,9 @@ class Relay:
             State.SUBMITTED,
             now,
             job_identifier=job_identifier,
-            job_status=job_status,
+            # An adopted job may have ended by now. The follower has yet to keep its results and
+            # to tell of its end, so it must not look finished here.
+            job_status=None if job_status in FINAL_JOB_STATUSES else job_status,
             submitted_at=now,
             lease_until=None,
             next_attempt_at=now + delay,
@@ -392,6 +397,8 @@ class Relay:
             current = self._ledger.get(key)
             if current is None:
                 raise LookupError(f"ledger row {key} has disappeared")
+            if current.row.job_identifier == job.job_identifier:
+                return  # adopted from history meanwhile: this very job counts
             if current.row.job_identifier is not None:
                 self._follower.cancel_extra(current.row, [job.job_identifier])
                 return
@@ -473,7 +480,7 @@ class Relay:
                 self._history_unavailable(record, step, _PARKED, timedelta(seconds=passage.wait))
                 return
             try:
-                jobs = self._modzy.find(row.item_key, row.created_at - _HISTORY_MARGIN)
+                jobs = self._modzy.find(row.item_key, row.created_at - HISTORY_MARGIN)
             except SecretUnavailableError as error:
                 self._history_unavailable(record, step, str(error))
                 return
@@ -530,12 +537,30 @@ class Relay:
             self._follower.cancel_extra(row, [job.job_identifier for job in others])
 
 
+def parked_row(row: Submission, reason: str, delay: timedelta) -> Submission:
+    """A new row that does not claim its version yet, but waits for ``delay``."""
+    now = row.created_at
+    return dataclasses.replace(row, changes=(), attempts=0, lease_until=None).moved(
+        State.DEFERRED, now, reason, next_attempt_at=now + delay, deferrals=1
+    )
+
+
 _END_EVENTS = {
     State.REJECTED: Event.REJECTED,
     State.ABANDONED: Event.ABANDONED,
     State.UNCERTAIN: Event.UNCERTAIN,
     State.GONE: Event.GONE,
 }
+
+
+def _refusal(row: Submission, error: ModzyError) -> str:
+    """Why Modzy refused for good. Its 404 does not say which model it was asked for."""
+    if not isinstance(error, NotFoundError):
+        return str(error)
+    return (
+        f"{error}; check model {row.model} version {row.model_version}, "
+        "in MODZY_MODEL_ID and MODZY_MODEL_VERSION or in MODZY_ROUTES"
+    )
 
 
 def _seconds(retry_after: float | None) -> timedelta:

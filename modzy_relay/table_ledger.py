@@ -14,6 +14,7 @@ first attempt as a conflict, the id tells that the write was ours.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from modzy_relay.lifecycle import Change, Record, State, Submission
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+    from datetime import date
 
     from azure.data.tables import TableClient
 
@@ -79,7 +81,12 @@ class TableLedger:
         time = ServiceTime()
         write_id = secrets.token_hex(8)
         try:
-            answer = self._table.create_entity(_entity(row, write_id), raw_response_hook=time)
+            # The SDK does not repeat a POST after a connection failure, and the Functions host
+            # gives a blob event up after five attempts without a pause between them. The write
+            # id makes a repeated insert safe.
+            answer = self._table.create_entity(
+                _entity(row, write_id), raw_response_hook=time, retry_on_methods=["POST"]
+            )
         except ResourceExistsError:
             record, stored_write_id = self._read(row.key)
             return record, stored_write_id == write_id
@@ -208,6 +215,23 @@ class TableLedger:
             None,
         )
         return records
+
+    def written_on(
+        self, day: date, since: datetime, states: Collection[State], limit: int
+    ) -> Sequence[LedgerKey]:
+        """Keys, at most so many, of rows in some states whose blobs were written on a day."""
+        entities = self._table.query_entities(
+            "PartitionKey ge @first and PartitionKey lt @last and last_modified ge @since and ("
+            + " or ".join(f"state eq '{state}'" for state in states)
+            + ")",
+            parameters={"first": f"{day}-", "last": f"{day}-~", "since": since},
+            select=["PartitionKey", "RowKey"],
+            results_per_page=limit,
+        )
+        return [
+            LedgerKey(entity["PartitionKey"], entity["RowKey"])
+            for entity in itertools.islice(entities, limit)
+        ]
 
     def _records(
         self, where: str, values: Mapping[str, Any], limit: int, token: str | None

@@ -48,6 +48,7 @@ class Event(enum.StrEnum):
     SETTINGS_INVALID = "settings.invalid"
     POISON = "poison.found"  # messages in a poison queue
     SWEEP = "sweep.completed"
+    OPERATOR_CHANGED = "operator.changed"  # a command of an operator moved a submission
 
 
 #: Fields of each event, beside ``submission`` (the ledger key) and ``path`` where there is one.
@@ -89,6 +90,7 @@ FIELDS: dict[Event, tuple[str, ...]] = {
         "pass_complete",
         "seconds",
     ),
+    Event.OPERATOR_CHANGED: ("action", "state", "reason"),
 }
 
 _ALARMS = frozenset(

@@ -38,12 +38,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """The use cases, ready to be called from any thread."""
+    """The use cases, ready to be called from any thread, and what they are made of."""
 
     relay: Relay
     follower: Follower
     sweeper: Sweeper
     lookup: Lookup
+    settings: Settings
+    timing: Timing
+    secrets: VaultSecrets
+    uploads: BlobUploads
+    ledger: TableLedger
+    outbox: QueueOutbox
+    modzy: ModzyPlatform
 
 
 _lock = threading.Lock()
@@ -64,8 +71,18 @@ def services() -> Services:
     return _services
 
 
-def build(env: Mapping[str, str]) -> Services:
+def build(
+    env: Mapping[str, str],
+    *,
+    ledger_type: type[TableLedger] = TableLedger,
+    outbox_type: type[QueueOutbox] = QueueOutbox,
+) -> Services:
     """Wire everything from app settings; sends nothing.
+
+    Args:
+        env: App settings.
+        ledger_type: Another for a dry run, which writes nothing.
+        outbox_type: Likewise.
 
     Raises:
         SettingsError: Names every setting that is missing or wrong.
@@ -106,7 +123,7 @@ def build(env: Mapping[str, str]) -> Services:
         settings.upload_storage.account,
         settings.upload_container,
     )
-    ledger = TableLedger(
+    ledger = ledger_type(
         table_service(settings.relay_storage).get_table_client(settings.submissions_table)
     )
     uploads_queues = (
@@ -115,7 +132,7 @@ def build(env: Mapping[str, str]) -> Services:
         or "queue" in settings.upload_storage.service_uris
         else None
     )
-    outbox = QueueOutbox(
+    outbox = outbox_type(
         queue_service(settings.relay_storage),
         uploads_queues,
         jobs_queue=settings.jobs_queue,
@@ -156,4 +173,11 @@ def build(env: Mapping[str, str]) -> Services:
         follower=follower,
         sweeper=sweeper,
         lookup=Lookup(uploads, ledger, follower.submission_of),
+        settings=settings,
+        timing=timing,
+        secrets=secrets,
+        uploads=uploads,
+        ledger=ledger,
+        outbox=outbox,
+        modzy=modzy,
     )
