@@ -257,6 +257,8 @@ module operatorRoles 'modules/operator-roles.bicep' = if (!empty(operatorPrincip
     submissionsTableName: submissionsTableName
     dueQueueName: dueQueueName
     jobsQueueName: jobsQueueName
+    vaultName: vault.outputs.name
+    modzyApiKeySecretName: modzyApiKeySecretName
   }
 }
 

@@ -10,6 +10,8 @@ param resultsContainerName string
 param submissionsTableName string
 param dueQueueName string
 param jobsQueueName string
+param vaultName string
+param modzyApiKeySecretName string
 
 var roleIds = {
   'Storage Blob Data Contributor': 'ba92f5b4-2d11-453d-a403-e96b0029c9fe'
@@ -17,6 +19,7 @@ var roleIds = {
   'Storage Queue Data Message Sender': 'c6a89b2d-59bc-44d0-9896-0f6e12d7b80a'
   'Storage Queue Data Reader': '19e7f393-937e-4f77-808e-94535e297925'
   'Storage Table Data Contributor': '0a9a7e1f-b9d0-4cc4-a60d-0319b160aaa3'
+  'Key Vault Secrets User': '4633458b-17de-408a-b874-0445c86b69e6'
 }
 
 resource hostAccount 'Microsoft.Storage/storageAccounts@2025-01-01' existing = {
@@ -63,6 +66,14 @@ resource uploadAccount 'Microsoft.Storage/storageAccounts@2025-01-01' existing =
   }
 }
 
+resource vault 'Microsoft.KeyVault/vaults@2024-11-01' existing = {
+  name: vaultName
+
+  resource modzyApiKeySecret 'secrets' existing = {
+    name: modzyApiKeySecretName
+  }
+}
+
 // `az storage blob upload --auth-mode login`.
 resource uploadRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(uploadAccount::blobService::container.id, operatorPrincipalId, roleIds['Storage Blob Data Contributor'])
@@ -74,7 +85,7 @@ resource uploadRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   }
 }
 
-// `python -m modzy_relay status`, and `retry` and `resolve`, which write to the row.
+// `python -m modzy_relay show` and `list`, and `retry`, `resolve` and `replay`, which write rows.
 resource ledgerRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   name: guid(hostAccount::tableService::ledger.id, operatorPrincipalId, roleIds['Storage Table Data Contributor'])
   scope: hostAccount::tableService::ledger
@@ -91,6 +102,17 @@ resource dueRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
   scope: hostAccount::queueService::due
   properties: {
     roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds['Storage Queue Data Message Sender'])
+    principalId: operatorPrincipalId
+    principalType: operatorPrincipalType
+  }
+}
+
+// `resolve` asks Modzy for the job that it is told of.
+resource keyRole 'Microsoft.Authorization/roleAssignments@2022-04-01' = {
+  name: guid(vault::modzyApiKeySecret.id, operatorPrincipalId, roleIds['Key Vault Secrets User'])
+  scope: vault::modzyApiKeySecret
+  properties: {
+    roleDefinitionId: subscriptionResourceId('Microsoft.Authorization/roleDefinitions', roleIds['Key Vault Secrets User'])
     principalId: operatorPrincipalId
     principalType: operatorPrincipalType
   }
