@@ -28,10 +28,9 @@ def retry_delay(
     ceiling = min(
         LONGEST_RETRY.total_seconds(), FIRST_RETRY.total_seconds() * 2.0 ** min(deferrals, 10)
     )
-    jittered = timedelta(seconds=1 + (ceiling - 1) * chance())
     if not at_least:
-        return jittered
-    return at_least + min(jittered, at_least / 2)
+        return timedelta(seconds=1 + (ceiling - 1) * chance())
+    return at_least + chance() * min(timedelta(seconds=ceiling), at_least / 2)
 
 
 def look_delay(looks: int, chance: Callable[[], float]) -> timedelta:

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 _HISTORY_LIMIT = 30
 _REASON_LENGTH = 500
-#: All changes together have to fit into one property of a table row, 32 Ki UTF-16 units.
-_CHANGE_REASON_LENGTH = 200
+#: All changes together have to fit into one property of a table row, 32 Ki UTF-16 units, even if
+#: JSON spells every character of every reason in six.
+_CHANGE_REASON_LENGTH = 170
 
 
 class State(enum.StrEnum):
@@ -151,7 +152,7 @@ class Submission:
         self, state: State, at: datetime, reason: str | None = None, **fields: object
     ) -> Submission:
         """This submission in another state (or the same one again), with the move remembered."""
-        reason = reason[:_REASON_LENGTH] if reason else None
+        reason = _storable(reason) if reason else None
         changes = self.changes
         told = reason[:_CHANGE_REASON_LENGTH] if reason else None
         if not changes or (changes[-1].state, changes[-1].reason) != (state.value, told):
@@ -159,6 +160,14 @@ class Submission:
         if len(changes) > _HISTORY_LIMIT:
             changes = (*changes[:2], *changes[-(_HISTORY_LIMIT - 2) :])
         return replace(self, state=state, reason=reason, changes=changes, **fields)  # type: ignore[arg-type]  # checked by replace()
+
+
+def _storable(text: str) -> str:
+    """Somebody else's text as a row and a queue message can hold it: not too long, valid Unicode.
+
+    A server's JSON can spell half a surrogate pair, which UTF-8 cannot.
+    """
+    return text[:_REASON_LENGTH].encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,14 +165,19 @@ class TableLedger:
     def find_by_path(
         self, container: str, path: str, limit: int, token: str | None = None
     ) -> tuple[Sequence[LedgerKey], str | None]:
-        """Keys of a blob's versions, newest first."""
-        entities, next_token = self._page(
-            "PartitionKey eq @partition",
-            {"partition": f"path-{path_digest(container, path)}"},
-            limit,
-            token,
-            ["ledger_key"],
-        )
+        """Keys of a blob's versions, newest first; ValueError for a token of somebody else's."""
+        try:
+            entities, next_token = self._page(
+                "PartitionKey eq @partition",
+                {"partition": f"path-{path_digest(container, path)}"},
+                limit,
+                token,
+                ["ledger_key"],
+            )
+        except HttpResponseError as error:
+            if token is not None and error.status_code == 400:
+                raise ValueError("the table service does not know this token") from error
+            raise
         keys = [LedgerKey.parse(entity["ledger_key"]) for entity in entities]
         return [key for key in keys if key is not None], next_token
 

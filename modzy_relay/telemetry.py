@@ -71,7 +71,7 @@ FIELDS: dict[Event, tuple[str, ...]] = {
     Event.ABANDONED: ("reason", "attempts"),
     Event.UNCERTAIN: ("reason", "attempts"),
     Event.GONE: ("reason",),
-    Event.DUPLICATE_JOBS: ("job", "jobs", "cancelled"),
+    Event.DUPLICATE_JOBS: ("job", "jobs", "cancelled", "reason"),
     Event.JOB_LOOKED_AT: ("job", "job_status", "looks", "delay_seconds"),
     Event.JOB_FINISHED: ("job", "job_status", "reason", "seconds"),
     Event.RESULTS_STORED: ("job", "files", "bytes"),

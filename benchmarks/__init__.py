@@ -1,0 +1,1 @@
+"""What the relay costs, compared in one run with what its libraries cost: ``make bench``."""

@@ -1,0 +1,67 @@
+"""Processor time to import the app, against the libraries that it cannot do without.
+
+Each import happens in a fresh interpreter, and the kinds take turns.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.measuring import tell
+
+_ROOT = Path(__file__).resolve().parents[1]
+_ROUNDS = 15
+#: What registering the functions and one upload need: the programming model, the SDK type of the
+#: blob trigger, and a client of each service.
+_AT_START = (
+    "azure.functions",
+    "azurefunctions.extensions.bindings.blob",
+    "azure.data.tables",
+    "azure.storage.queue",
+    "requests",
+)
+_AT_FIRST_UPLOAD = ("azure.keyvault.secrets", "azure.identity")
+#: Processor time, which a busy machine does not stretch as it does time on the clock.
+_PROGRAM = (
+    "import time; began = time.process_time(); import {}; "
+    "print((time.process_time() - began) * 1000)"
+)
+
+
+def milliseconds(modules: str) -> float:
+    """Processor time of importing modules, in an interpreter of their own."""
+    run = subprocess.run(  # noqa: S603 - this interpreter, with a program made here
+        [sys.executable, "-c", _PROGRAM.format(modules)],
+        cwd=_ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return float(run.stdout)
+
+
+def main() -> None:
+    """Measure and tell."""
+    kinds = {
+        "the app": "function_app",
+        "its SDK modules alone": ", ".join(_AT_START),
+        "those and what the first upload adds": ", ".join((*_AT_START, *_AT_FIRST_UPLOAD)),
+    }
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(_ROUNDS + 1):
+        for name, modules in kinds.items():
+            times[name].append(milliseconds(modules))
+    # The first round reads files that later ones find in memory.
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    for name, median in medians.items():
+        tell(f"{name:<38} {median:6.0f} ms")
+    app, base, _ = medians.values()
+    tell(f"{'app / its SDK modules':<38} {app / base:6.2f}")
+    tell(f"not measured: a cold disk, the worker's own start; median of {_ROUNDS} interpreters")
+
+
+if __name__ == "__main__":
+    main()

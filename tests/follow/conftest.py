@@ -1,0 +1,49 @@
+"""Fixtures: one stack of stand-ins in each test process, and the app's use cases on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from follow_world import App
+
+from modzy_relay import wiring
+from modzy_relay.azure_clients import credential
+from sandbox.stack import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def environment() -> Iterator[pytest.MonkeyPatch]:
+    """Changes of the environment that last as long as the stack."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch
+) -> Iterator[Stack]:
+    """Azurite, Modzy and Key Vault; jobs take as long as a few requests."""
+    with Stack(tmp_path_factory.mktemp("stack"), job_seconds=0.06) as running:
+        for name, value in running.vault.environment.items():
+            environment.setenv(name, value)
+        # Made once in a process, of the environment at that time.
+        credential.cache_clear()
+        yield running
+        credential.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def shared_app(stack: Stack) -> App:
+    """The use cases, wired as the functions get them."""
+    return App(stack, wiring.build(stack.settings))
+
+
+@pytest.fixture
+def app(shared_app: App) -> Iterator[App]:
+    """The use cases; what a test orders the stand-in to do ends with it."""
+    yield shared_app
+    shared_app.stack.modzy.service.rules.replace([])
