@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from datetime import date
 
-    from azure.data.tables import TableClient
+    from azure.data.tables import TableClient, TableEntity
 
 _BOOKMARKS = "bookmark"
 _TIMES = (
@@ -203,23 +203,26 @@ class TableLedger:
         self, first: str, last: str, before: datetime, limit: int, token: str | None = None
     ) -> tuple[Sequence[Record], str | None]:
         """Open rows due before a time; only open rows have a ``next_attempt_at``."""
-        return self._records(
+        time = ServiceTime()
+        entities, next_token = self._page(
             "PartitionKey ge @first and PartitionKey lt @last and next_attempt_at lt @before",
             {"first": first, "last": last, "before": before},
             limit,
             token,
+            None,
         )
+        return [_listed(entity, time) for entity in entities], next_token
 
     def unsubmitted(self, first: str, last: str, limit: int) -> Sequence[Record]:
         """Rows whose job is still to be submitted, those of the oldest blobs first."""
-        records, _ = self._records(
+        time = ServiceTime()
+        entities = self._table.query_entities(
             "PartitionKey ge @first and PartitionKey lt @last "
             "and (state eq 'SUBMITTING' or state eq 'DEFERRED')",
-            {"first": first, "last": last},
-            limit,
-            None,
+            parameters={"first": first, "last": last},
+            results_per_page=limit,
         )
-        return records
+        return [_listed(entity, time) for entity in itertools.islice(entities, limit)]
 
     def written_on(
         self, day: date, since: datetime, states: Collection[State], limit: int
@@ -237,17 +240,6 @@ class TableLedger:
             LedgerKey(entity["PartitionKey"], entity["RowKey"])
             for entity in itertools.islice(entities, limit)
         ]
-
-    def _records(
-        self, where: str, values: Mapping[str, Any], limit: int, token: str | None
-    ) -> tuple[Sequence[Record], str | None]:
-        time = ServiceTime()
-        entities, next_token = self._page(where, values, limit, token, None)
-        # A query's pages take no hook of ours, so the local clock stands in: it only chooses
-        # which rows are looked at again, never what becomes of them.
-        return [
-            _record(_submission(entity), entity.metadata["etag"], time) for entity in entities
-        ], next_token
 
     def _page(
         self,
@@ -300,6 +292,12 @@ def _continuation(token: str | None) -> dict[str, str] | None:
 
 def _job_partition(job_identifier: str) -> str:
     return f"job-{hashlib.sha256(job_identifier.encode('utf-8', 'replace')).hexdigest()[:24]}"
+
+
+def _listed(entity: TableEntity, time: ServiceTime) -> Record:
+    # A query's pages take no hook of ours, so the local clock stands in: it only chooses which
+    # rows are looked at again, never what becomes of them.
+    return _record(_submission(entity), entity.metadata["etag"], time)
 
 
 def _record(row: Submission, etag: str | None, time: ServiceTime) -> Record:

@@ -31,6 +31,11 @@ ACCOUNT_KEYS = {
     ).decode(),
 }
 
+# Every storage account has two keys, so that one can be in use while the other is replaced.
+SECOND_UPLOAD_KEY = base64.b64encode(
+    b"This key opens the sandbox's own emulator and nothing else. (v2)"
+).decode()
+
 _ENTRY = Path(__file__).parent / "node_modules/azurite/dist/src/azurite.js"
 _SERVICES = ("Blob", "Queue", "Table")
 _START_SECONDS = 30
@@ -158,4 +163,5 @@ class Azurite:
 
 
 def _accounts_setting() -> str:
-    return ";".join(f"{account}:{key}" for account, key in ACCOUNT_KEYS.items())
+    keys = ACCOUNT_KEYS | {UPLOAD_ACCOUNT: f"{ACCOUNT_KEYS[UPLOAD_ACCOUNT]}:{SECOND_UPLOAD_KEY}"}
+    return ";".join(f"{account}:{key}" for account, key in keys.items())
