@@ -54,6 +54,16 @@ test: lint .venv-sdk/.ready ## lint, then all tests with coverage
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
+faults: setup ## the whole fault campaign, long; rewrites docs/fault-matrix.md
+	$(PY) -m tests.faults
+	$(PY) -m pytest -q -m faults tests/model
+
+bench: setup ## ratios: import time, cost of an upload, cost of lookups, load of following
+	$(PY) -m benchmarks.imports
+	$(PY) -m benchmarks.upload
+	$(PY) -m benchmarks.lookups
+	$(PY) -m benchmarks.follow_load
+
 # checkov brings 290 MB of packages, so it has an environment of its own.
 .run/checkov/.ready:
 	$(PYTHON) -m venv .run/checkov
