@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from typing import TYPE_CHECKING
 
 import azure.functions as func
 import azurefunctions.extensions.bindings.blob as blob
@@ -10,7 +11,9 @@ import azurefunctions.extensions.bindings.blob as blob
 from modzy_relay import http_api
 from modzy_relay.messages import decode_reminder
 from modzy_relay.settings import relay_connection_name, trigger_source
-from modzy_relay.wiring import services
+
+if TYPE_CHECKING:
+    from modzy_relay.wiring import Services
 
 # The Azure SDKs log every request at INFO; the relay logs what came of it.
 logging.getLogger("azure").setLevel(logging.WARNING)
@@ -26,7 +29,7 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 )
 def submit_upload(client: blob.BlobClient) -> None:
     """A blob was written. Only its name is taken from the client; its content is not read."""
-    services().relay.submit_upload(client.blob_name)
+    _services().relay.submit_upload(client.blob_name)
 
 
 @app.queue_trigger(
@@ -36,25 +39,33 @@ def submit_upload(client: blob.BlobClient) -> None:
 )
 def advance_submission(message: func.QueueMessage) -> None:
     """A submission is due for its next step."""
-    services().relay.advance(decode_reminder(message.get_body()))
+    _services().relay.advance(decode_reminder(message.get_body()))
 
 
 @app.timer_trigger(arg_name="timer", schedule="%SWEEP_SCHEDULE%")
 def sweep(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the binding names it
     """Find uploads without a row and rows that are overdue."""
-    services().sweeper.run()
+    _services().sweeper.run()
 
 
 @app.route(route="modzy/job-completed", methods=["POST"], trigger_arg_name="request")
 def job_completed(request: func.HttpRequest) -> func.HttpResponse:
     """Modzy's webhook."""
-    return _response(http_api.job_completed(services().follower, request.get_body()))
+    return _response(http_api.job_completed(_services().follower, request.get_body()))
 
 
 @app.route(route="submissions", methods=["GET"], trigger_arg_name="request")
 def get_submission(request: func.HttpRequest) -> func.HttpResponse:
     """Where is my file?"""
-    return _response(http_api.get_submission(services().lookup, request.params))
+    return _response(http_api.get_submission(_services().lookup, request.params))
+
+
+def _services() -> "Services":
+    # Imported on first use: the host registers functions only if this file can be imported, in
+    # little time, and nothing of this is needed for that.
+    from modzy_relay.wiring import services
+
+    return services()
 
 
 def _response(answer: http_api.Answer) -> func.HttpResponse:
