@@ -22,8 +22,8 @@ _LONGEST_ID = 200
 _LONGEST_PATH = 1024
 #: Tokens of Azure Table Storage are the two keys of an entity, JSON around them.
 _LONGEST_TOKEN = 4096
-#: Blob names have no control characters; half a surrogate pair has no UTF-8.
-_NOT_IN_A_PATH = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+#: What the XML of a listing cannot carry is in no blob's name; half a surrogate pair has no UTF-8.
+_NOT_IN_A_PATH = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")
 
 
 def job_completed(follower: Follower, body: bytes) -> Answer:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from azure.keyvault.secrets import SecretClient
 
 _TIME_TO_LIVE = 300.0
-#: Between two forced readings of a secret, and between attempts while the vault is away: a storm
-#: of refused requests must not become a storm on the vault.
+#: After a forced reading of a secret, and after one that failed: a storm of refused requests must
+#: not become a storm on the vault.
 _PAUSE = 10.0
 
 
@@ -57,14 +57,14 @@ class VaultSecrets:
         entry = self._entry(name)
         with entry.lock:
             if self._ticks() >= entry.fresh_until:
-                self._read(name, entry)
+                self._read(name, entry, forced=False)
             return self._value(entry)
 
     def refresh(self, name: str) -> str:
-        """The value, read again unless that was done moments ago. Raises like :meth:`get`."""
+        """The value, read again unless somebody had that done moments ago. Raises like `get`."""
         entry = self._entry(name)
         with entry.lock:
-            self._read(name, entry)
+            self._read(name, entry, forced=True)
             return self._value(entry)
 
     def _entry(self, name: str) -> _Entry:
@@ -77,7 +77,7 @@ class VaultSecrets:
             raise SecretUnavailableError(entry.fault)
         return entry.value
 
-    def _read(self, name: str, entry: _Entry) -> None:
+    def _read(self, name: str, entry: _Entry, *, forced: bool) -> None:
         now = self._ticks()
         if now < entry.next_try:
             return
@@ -105,6 +105,8 @@ class VaultSecrets:
                 return
             entry.value, entry.fault = value, ""
             entry.fresh_until = self._ticks() + _TIME_TO_LIVE
+            if not forced:
+                entry.next_try = now
 
     def _lost(self, name: str, entry: _Entry, fault: str) -> None:
         entry.value, entry.fault = None, fault

@@ -18,13 +18,13 @@ import base64
 import contextlib
 import dataclasses
 import enum
+import hashlib
 import http.client
 import itertools
 import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
@@ -32,7 +32,7 @@ from xml.etree import ElementTree as ET
 from sandbox.http_service import LoopbackService, Plan, RefusedError, Request, Response, Rules
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BLOB, QUEUE, TABLE, MODZY = "Blob", "Queue", "Table", "Modzy"
 
@@ -102,10 +102,10 @@ class Sighting:
     Attributes:
         number: position in the journal.
         proxy: name of the proxy, and so of the app process.
-        service: ``Blob``, ``Queue``, ``Table`` or ``Modzy``.
+        service: ``BLOB``, ``QUEUE``, ``TABLE`` or ``MODZY``.
         path: the blob's path, where the request or an earlier one tells it.
         row: the submission's ledger key, likewise.
-        detail: the state that is written, the type of the event.
+        detail: the state that is written, the type of the event, which storage key is sent.
         at: monotonic seconds of its arrival.
         fault: the fault that met it.
         status: what the service answered; None if it was not asked, or gave no answer.
@@ -145,7 +145,7 @@ class Answer:
 def cut(*, reset: bool = False) -> Answer:
     """The connection ends without an answer, by FIN or by RST."""
     return Answer(
-        "cut",
+        "reset" if reset else "cut",
         {
             When.BEFORE: {"do": "cut_before", "reset": reset},
             When.AFTER: {"do": "cut_after", "reset": reset},
@@ -297,6 +297,8 @@ class FaultProxy:
             loopback.rules = _FaultRules(self, service, journal)
             self._services[service] = loopback
         self._timers: list[threading.Timer] = []
+        self._outage_lock = threading.Lock()
+        self._refused_until: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
@@ -322,18 +324,30 @@ class FaultProxy:
         """End the app process at once; it has ended when this returns."""
         self._app().kill()
 
-    def freeze_app(self, seconds: float) -> None:
-        """Stop the app process now, and let it go on after a while."""
+    def freeze_app(self, seconds: float | None = None) -> None:
+        """Stop the app process now, and let it go on after a while; None: somebody else does."""
         process = self._app()
         process.pause()
-        self._later(seconds, process.resume)
+        if seconds is not None:
+            self._later(seconds, process.resume)
 
     def refuse(self, service: str, seconds: float) -> None:
         """From now on connections to a service are refused, and open ones end, for a while."""
-        loopback = self._services[service]
+        with self._outage_lock:
+            until = time.monotonic() + seconds
+            self._refused_until[service] = max(until, self._refused_until.get(service, 0.0))
         # Not in this thread: it may be one that serves a connection, and those are waited for.
-        self._later(0, loopback.refuse_connections)
-        self._later(seconds, loopback.accept_connections)
+        self._later(0, lambda: self._refuse_now(service))
+        self._later(seconds, lambda: self._accept_when_over(service))
+
+    def _refuse_now(self, service: str) -> None:
+        with self._outage_lock:
+            self._services[service].refuse_connections()
+
+    def _accept_when_over(self, service: str) -> None:
+        with self._outage_lock:
+            if time.monotonic() >= self._refused_until[service]:
+                self._services[service].accept_connections()
 
     def _later(self, seconds: float, act: Callable[[], object]) -> None:
         timer = threading.Timer(seconds, act)
@@ -411,11 +425,12 @@ class _Forwarder:
             connection.endheaders(request.body or None)
             answer = connection.getresponse()
             body = answer.read()
-        # The length of an answer to HEAD is the blob's.
-        dropped = _HOP_HEADERS | (set() if request.method == "HEAD" else {"content-length"})
+        dropped = _HOP_HEADERS | {"content-length"}
         headers = {
             name: value for name, value in answer.getheaders() if name.lower() not in dropped
         }
+        if request.method == "HEAD":
+            headers["Content-Length"] = answer.getheader("Content-Length", "0")  # the blob's
         return Response(answer.status, body, headers)
 
 
@@ -424,18 +439,7 @@ _Recognised = tuple[Effect, str | None, str | None, str | None]
 
 def _recognise(service: str, request: Request, names: Names) -> _Recognised:
     """Effect, path of the blob, ledger key of the row, and detail of a request."""
-    segments = request.segments()
-    match service:
-        case "Blob":
-            return _blob_effect(request, segments, names)
-        case "Queue":
-            return _queue_effect(request, segments, names)
-        case "Table":
-            return _table_effect(request, segments, names)
-        case "Modzy":
-            return _modzy_effect(request, segments)
-        case _:
-            raise ValueError(f"unknown service {service!r}")
+    return _RECOGNISERS[service](request, request.segments(), names)
 
 
 def _blob_effect(request: Request, segments: Sequence[str], names: Names) -> _Recognised:
@@ -485,7 +489,7 @@ def _table_effect(request: Request, segments: Sequence[str], names: Names) -> _R
     return Effect.RECORD, entity["path"], key, entity["state"]
 
 
-def _modzy_effect(request: Request, segments: Sequence[str]) -> _Recognised:
+def _modzy_effect(request: Request, segments: Sequence[str], _names: Names) -> _Recognised:
     match (request.method, segments[1:]):
         case ("POST", ["jobs"]):
             return next(_submitted(request))
@@ -504,8 +508,22 @@ def _modzy_effect(request: Request, segments: Sequence[str]) -> _Recognised:
 
 
 def _submitted(request: Request) -> Iterator[_Recognised]:
-    # {"input": {"sources": {"<item key>": {"input": {"container": ..., "filePath": ...}}}}}
+    # sources, as sent: {"<item key>": {"<input name>": {"container": ..., "filePath": ...}}}
     for item_key, inputs in request.json()["input"]["sources"].items():
         row = ".".join(item_key.rsplit(".", 2)[1:])
         for blob in inputs.values():
-            yield Effect.POST, blob["filePath"], row, None
+            yield Effect.POST, blob["filePath"], row, _fingerprint(request)
+
+
+def _fingerprint(request: Request) -> str:
+    """Tells storage keys apart without showing them."""
+    key: str = request.json()["input"]["storageAccountKey"]
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+_RECOGNISERS: Mapping[str, Callable[[Request, Sequence[str], Names], _Recognised]] = {
+    BLOB: _blob_effect,
+    QUEUE: _queue_effect,
+    TABLE: _table_effect,
+    MODZY: _modzy_effect,
+}
