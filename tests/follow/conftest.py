@@ -16,30 +16,33 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def environment() -> Iterator[pytest.MonkeyPatch]:
-    """Changes of the environment that last as long as the stack."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="session")
-def stack(
-    tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyPatch
-) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Azurite, Modzy and Key Vault; jobs take as long as a few requests."""
     with Stack(tmp_path_factory.mktemp("stack"), job_seconds=0.06) as running:
-        for name, value in running.vault.environment.items():
-            environment.setenv(name, value)
-        # Made once in a process, of the environment at that time.
-        credential.cache_clear()
         yield running
-        credential.cache_clear()
 
 
 @pytest.fixture(scope="session")
-def shared_app(stack: Stack) -> App:
+def shared_app(stack: Stack) -> Iterator[App]:
     """The use cases, wired as the functions get them."""
-    return App(stack, wiring.build(stack.settings))
+    # Made once in a process, of the environment at that time.
+    credential.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        _point_at(stack, patch)
+        app = App(stack, wiring.build(stack.settings))
+    yield app
+    credential.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the identity is and whose certificates to trust, for as long as a test runs."""
+    _point_at(stack, monkeypatch)
+
+
+def _point_at(stack: Stack, patch: pytest.MonkeyPatch) -> None:
+    for name, value in stack.vault.environment.items():
+        patch.setenv(name, value)
 
 
 @pytest.fixture
