@@ -321,8 +321,12 @@ class Follower:
                 raise
 
     def _cancel_doubles(self, row: Submission) -> None:
-        """After a POST that may have been a second one: make sure that one job came of them."""
-        if not _may_have_doubles(row):
+        """After more than one POST: make sure that one job came of them.
+
+        Also after those that Modzy turned away, in case it did not mean it. They are few: the
+        breaker sees to it that an outage costs few POSTs.
+        """
+        if row.attempts < 2:
             return
         jobs = self._modzy.find(row.item_key, row.created_at - _HISTORY_MARGIN)
         others = [
@@ -416,16 +420,6 @@ def _job_of(row: Submission) -> str:
     if row.job_identifier is None:
         raise RelayError(f"submission {row.key} is {row.state} without a job identifier")
     return row.job_identifier
-
-
-def _may_have_doubles(row: Submission) -> bool:
-    """Whether a POST before the last one may have been accepted.
-
-    Asking history for every submission that was merely put off would cost more than an outage.
-    """
-    parked = bool(row.changes) and row.changes[0].state == State.DEFERRED  # before any claim
-    ended_by_deferral = row.deferrals - parked
-    return row.attempts > 1 and (row.doubts > 0 or row.attempts - 1 > ended_by_deferral)
 
 
 def _changed(record: Record, row: Submission) -> Record:

@@ -123,7 +123,8 @@ def lying_statuses(lane: Lane) -> None:
         case = lane.case(
             f"Modzy accepts the job and answers {code}",
             argued=f"{code} is taken at its word: nothing was done. A gateway that answers so "
-            "after it has passed the request on makes a second job.",
+            "after it has passed the request on makes a second job. When the job is followed "
+            "history is asked, and the extra job is cancelled if it still runs, and alarmed.",
         )
         path = f"lie-{code}.txt"
         lane.fault(Effect.POST, AFTER, path=path, answer=status(code))

@@ -392,19 +392,29 @@ def test_broken_history_does_not_withhold_results() -> None:
     assert followed(memory, row) < HOUR
 
 
-def test_deferred_submissions_ask_for_no_history() -> None:
-    """A submission that was certainly refused before it was accepted costs no history request."""
+def test_submission_with_one_post_asks_for_no_history() -> None:
+    """The happy path costs no history request, nor does an upload that was only parked."""
     memory = Memory()
     row = memory.submit()
     record = memory.ledger.get(row.key)
     assert isinstance(record, Record)
-    now = memory.clock.now()
-    deferred = dataclasses.replace(
-        row, attempts=3, deferrals=3, changes=(Change(now, "DEFERRED", "parked"), *row.changes)
-    )
-    memory.ledger.replace(record, deferred)
+    parked = (Change(memory.clock.now(), "DEFERRED", "parked"), *row.changes)
+    memory.ledger.replace(record, dataclasses.replace(row, deferrals=3, changes=parked))
     memory.modzy.fault = only("find", AssertionError("asked history"))
     assert memory.run().job_status == "COMPLETED"
+
+
+def test_second_post_makes_history_be_asked_even_after_a_refusal() -> None:
+    """A gateway may say 503 to a request that it has passed on: an extra job is looked for."""
+    memory = Memory()
+    row = memory.submit()
+    record = memory.ledger.get(row.key)
+    assert isinstance(record, Record)
+    memory.ledger.replace(record, dataclasses.replace(row, attempts=2, deferrals=1))
+    asked: list[str] = []
+    memory.modzy.fault = asked.append
+    memory.run()
+    assert asked.count("find") == 2
 
 
 def test_claim_that_ended_without_word_makes_history_be_asked() -> None:
