@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,19 +16,14 @@ from modzy_relay.azure_clients import (
 )
 from modzy_relay.blob_results import BlobResults
 from modzy_relay.blob_uploads import BlobUploads
-from modzy_relay.breaker import Breaker
 from modzy_relay.errors import SettingsError
-from modzy_relay.follow import Follower
 from modzy_relay.lifecycle import Timing
-from modzy_relay.lookup import Lookup
 from modzy_relay.modzy_platform import ModzyPlatform
 from modzy_relay.queue_outbox import QueueOutbox
-from modzy_relay.relay import Relay
-from modzy_relay.results import ResultKeeper
 from modzy_relay.settings import Settings
-from modzy_relay.sweep import Sweeper
 from modzy_relay.table_ledger import TableLedger
 from modzy_relay.telemetry import Event, emit
+from modzy_relay.use_cases import UseCases, assemble
 from modzy_relay.vault_secrets import VaultSecrets
 
 if TYPE_CHECKING:
@@ -37,13 +31,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Services:
+class Services(UseCases):
     """The use cases, ready to be called from any thread, and what they are made of."""
 
-    relay: Relay
-    follower: Follower
-    sweeper: Sweeper
-    lookup: Lookup
     settings: Settings
     timing: Timing
     secrets: VaultSecrets
@@ -138,41 +128,27 @@ def build(
         jobs_queue=settings.jobs_queue,
         due_queue=settings.due_queue,
     )
-    keeper = (
-        ResultKeeper(
-            modzy, BlobResults(blob_service(settings.relay_storage), settings.results_container)
-        )
+    results = (
+        BlobResults(blob_service(settings.relay_storage), settings.results_container)
         if settings.results_container
         else None
     )
-    breaker = Breaker(ticks, random.random)
-    follower = Follower(
-        ledger=ledger, outbox=outbox, modzy=modzy, breaker=breaker, results=keeper, timing=timing
-    )
-    relay = Relay(
+    use_cases = assemble(
         uploads=uploads,
         ledger=ledger,
         outbox=outbox,
         modzy=modzy,
-        follower=follower,
-        breaker=breaker,
+        results=results,
         routes=settings.routes,
-        timing=timing,
-    )
-    sweeper = Sweeper(
-        uploads=uploads,
-        ledger=ledger,
-        outbox=outbox,
-        relay=relay,
         timing=timing,
         lookback=settings.sweep_lookback,
         ticks=ticks,
     )
     return Services(
-        relay=relay,
-        follower=follower,
-        sweeper=sweeper,
-        lookup=Lookup(uploads, ledger, follower.submission_of),
+        relay=use_cases.relay,
+        follower=use_cases.follower,
+        sweeper=use_cases.sweeper,
+        lookup=use_cases.lookup,
         settings=settings,
         timing=timing,
         secrets=secrets,

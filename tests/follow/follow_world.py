@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]
 
-from modzy_relay.breaker import Breaker
-from modzy_relay.follow import Follower
 from modzy_relay.identity import LedgerKey
 from modzy_relay.lifecycle import Timing
-from modzy_relay.lookup import Lookup
-from modzy_relay.relay import Relay
-from modzy_relay.results import ResultKeeper
 from modzy_relay.routing import Route
 from modzy_relay.table_ledger import TableLedger
 from modzy_relay.testing import (
@@ -32,6 +27,7 @@ from modzy_relay.testing import (
     StorageDownError,
     Wire,
 )
+from modzy_relay.use_cases import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,28 +259,20 @@ class Memory:
             give_up=timedelta(days=7),
             follow=follow_for,
         )
-        breaker = Breaker(self.clock.ticks, chance)
-        self.follower = Follower(
-            ledger=self.ledger,
-            outbox=self.outbox,
-            modzy=self.modzy,
-            breaker=breaker,
-            results=ResultKeeper(self.modzy, self.results) if keeps_results else None,
-            timing=timing,
-            chance=chance,
-        )
-        self.relay = Relay(
+        use_cases = assemble(
             uploads=self.uploads,
             ledger=self.ledger,
             outbox=self.outbox,
             modzy=self.modzy,
-            follower=self.follower,
-            breaker=breaker,
+            results=self.results if keeps_results else None,
             routes=[Route("**", "ed542963de", "0.0.27", "input.txt")],
             timing=timing,
+            lookback=timedelta(days=2),
+            ticks=self.clock.ticks,
             chance=chance,
         )
-        self.lookup = Lookup(self.uploads, self.ledger, self.follower.submission_of)
+        self.relay, self.follower = use_cases.relay, use_cases.follower
+        self.lookup = use_cases.lookup
 
     def submit(self, path: str = "a.txt") -> Submission:
         """Upload a file and submit it; from here on the test's wire is in place."""

@@ -17,17 +17,12 @@ from typing import TYPE_CHECKING
 
 from interleaving import Fate, SteppingWire, Worker, WorkerKilledError
 
-from modzy_relay.breaker import Breaker
-from modzy_relay.follow import Follower
 from modzy_relay.identity import LedgerKey, ledger_key_of
 from modzy_relay.lifecycle import FAILED_STATES, Record, State, Submission, Timing
 from modzy_relay.messages import CloudEvent, EventType
 from modzy_relay.modzy_api import ModzyError, NoAnswerError, Outcome, UnavailableError
 from modzy_relay.ports import version_of
-from modzy_relay.relay import Relay
-from modzy_relay.results import ResultKeeper
 from modzy_relay.routing import Route, skip_reason
-from modzy_relay.sweep import Sweeper
 from modzy_relay.testing import (
     ManualClock,
     MemoryLedger,
@@ -45,6 +40,7 @@ from modzy_relay.testing import (
     throttling,
     unreachable,
 )
+from modzy_relay.use_cases import UseCases, assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,15 +201,6 @@ class WatchedModzy(MemoryModzy):
 
 
 @dataclass
-class Process:
-    """One process of the app: its own breaker, its own use cases."""
-
-    relay: Relay
-    follower: Follower
-    sweeper: Sweeper
-
-
-@dataclass
 class Task:
     """A worker, the process it runs in, and the message it will be given again if it fails."""
 
@@ -253,39 +240,19 @@ class World:
         self._started = 0
         self.processes = [self._start_process() for _ in range(PROCESSES)]
 
-    def _start_process(self) -> Process:
-        breaker = Breaker(self.clock.ticks, self._chance)
-        follower = Follower(
-            ledger=self.ledger,
-            outbox=self.outbox,
-            modzy=self.modzy,
-            breaker=breaker,
-            results=ResultKeeper(self.modzy, self.results),
-            timing=TIMING,
-            chance=self._chance,
-        )
-        relay = Relay(
+    def _start_process(self) -> UseCases:
+        return assemble(
             uploads=self.uploads,
             ledger=self.ledger,
             outbox=self.outbox,
             modzy=self.modzy,
-            follower=follower,
-            breaker=breaker,
+            results=self.results,
             routes=ROUTES,
-            timing=TIMING,
-            chance=self._chance,
-        )
-        sweeper = Sweeper(
-            uploads=self.uploads,
-            ledger=self.ledger,
-            outbox=self.outbox,
-            relay=relay,
             timing=TIMING,
             lookback=LOOKBACK,
             ticks=self.clock.ticks,
             chance=self._chance,
         )
-        return Process(relay, follower, sweeper)
 
     # -- what may happen -------------------------------------------------------------------
 

@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modzy_relay.breaker import Breaker
-from modzy_relay.follow import Follower
 from modzy_relay.lifecycle import State, Timing
 from modzy_relay.messages import EventType
 from modzy_relay.modzy_api import AnswerTimeoutError, NotSentError, UnavailableError
-from modzy_relay.relay import Relay
 from modzy_relay.routing import Route
-from modzy_relay.sweep import Sweeper
 from modzy_relay.testing import (
     ManualClock,
     MemoryLedger,
@@ -32,6 +28,7 @@ from modzy_relay.testing import (
     hanging,
     unreachable,
 )
+from modzy_relay.use_cases import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -64,37 +61,19 @@ class Simulation:
         self.outbox = MemoryOutbox(self.clock)
         # Jobs that run for days keep the follower's visits out of the picture.
         self.modzy = MemoryModzy(self.clock, job_life=timedelta(days=30))
-        breaker = Breaker(self.clock.ticks, chance)
-        follower = Follower(
+        use_cases = assemble(
+            uploads=self.uploads,
             ledger=self.ledger,
             outbox=self.outbox,
             modzy=self.modzy,
-            breaker=breaker,
             results=None,
-            timing=TIMING,
-            chance=chance,
-        )
-        self.relay = Relay(
-            uploads=self.uploads,
-            ledger=self.ledger,
-            outbox=self.outbox,
-            modzy=self.modzy,
-            follower=follower,
-            breaker=breaker,
             routes=(Route("**", "ed542963de", "1.0.1", "input.txt"),),
-            timing=TIMING,
-            chance=chance,
-        )
-        self.sweeper = Sweeper(
-            uploads=self.uploads,
-            ledger=self.ledger,
-            outbox=self.outbox,
-            relay=self.relay,
             timing=TIMING,
             lookback=timedelta(days=2),
             ticks=self.clock.ticks,
             chance=chance,
         )
+        self.relay, self.sweeper = use_cases.relay, use_cases.sweeper
         self._next_sweep = START
 
     def run(self, until: datetime, arrivals: Iterable[datetime] = ()) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from operate_rows import TIMING
 
-from modzy_relay.breaker import Breaker
-from modzy_relay.follow import Follower
 from modzy_relay.lifecycle import State, Submission
 from modzy_relay.modzy_api import HistoryInconclusiveError
 from modzy_relay.operate import Operator, RefusedError
-from modzy_relay.relay import Relay
 from modzy_relay.routing import Route
 from modzy_relay.testing import (
     ManualClock,
@@ -28,6 +24,7 @@ from modzy_relay.testing import (
     refusing,
     scripted,
 )
+from modzy_relay.use_cases import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,25 +55,17 @@ class World:
         self.ledger = MemoryLedger(self.clock, self.wire)
         self.outbox = MemoryOutbox(self.clock, self.wire)
         self.modzy = MemoryModzy(self.clock, self.wire)
-        breaker = Breaker(self.clock.ticks, random.random)
-        follower = Follower(
-            ledger=self.ledger,
-            outbox=self.outbox,
-            modzy=self.modzy,
-            breaker=breaker,
-            results=None,
-            timing=TIMING,
-        )
-        self.relay = Relay(
+        self.relay = assemble(
             uploads=self.uploads,
             ledger=self.ledger,
             outbox=self.outbox,
             modzy=self.modzy,
-            follower=follower,
-            breaker=breaker,
+            results=None,
             routes=(Route("**", "m1", "1.0.0", "input.txt"),),
             timing=TIMING,
-        )
+            lookback=timedelta(days=2),
+            ticks=self.clock.ticks,
+        ).relay
         self.operator = Operator(
             uploads=self.uploads,
             ledger=self.ledger,
