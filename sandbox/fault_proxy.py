@@ -19,7 +19,6 @@ import contextlib
 import dataclasses
 import enum
 import hashlib
-import http.client
 import itertools
 import json
 import re
@@ -29,16 +28,14 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree as ET
 
-from sandbox.http_service import LoopbackService, Plan, RefusedError, Request, Response, Rules
+from sandbox.forwarding import Forwarder
+from sandbox.http_service import LoopbackService, Plan, Request, Response, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 BLOB, QUEUE, TABLE, MODZY = "Blob", "Queue", "Table", "Modzy"
 
-_UPSTREAM_SECONDS = 120.0
-# Headers that belong to one connection (RFC 9110, 7.6.1), not to the message.
-_HOP_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding"})
 _ENTITY = re.compile(r"\(PartitionKey='([^']*)',RowKey='([^']*)'\)$")
 _ROW_PARTITION = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]")
 
@@ -387,51 +384,20 @@ class _FaultRules(Rules):
         return plan
 
 
-class _Forwarder:
-    """Implements ``http_service.Application``: asks the service behind the proxy."""
+class _Forwarder(Forwarder):
+    """Asks the service behind the proxy, and acts on its answer."""
 
     def __init__(self, authority: str, journal: Journal) -> None:
-        self._authority = authority
+        super().__init__(authority)
         self._journal = journal
 
     def answer(self, request: Request) -> Response:
         """Pass a request on. Raises OSError, which ends the connection without an answer."""
-        response = self._forward(request)
+        response = self.forward(request)
         self._journal.answered(request.options["seen"], response.status)
         if "act" in request.options:
             request.options["act"]()
         return response
-
-    def administer(self, request: Request) -> Response:
-        """There is nothing to administer."""
-        raise RefusedError(404, f"{request.path} is not served here")
-
-    def error(self, status: int, message: str) -> Response:
-        """An answer that a fault ordered."""
-        return Response(status, message.encode())
-
-    def _forward(self, request: Request) -> Response:
-        # A connection of its own for each request: the end of an idle one would be a fault that
-        # nobody ordered.
-        connection = http.client.HTTPConnection(self._authority, timeout=_UPSTREAM_SECONDS)
-        with contextlib.closing(connection):
-            connection.putrequest(
-                request.method, request.target, skip_host=True, skip_accept_encoding=True
-            )
-            for name, value in request.headers.items():
-                if name not in _HOP_HEADERS:
-                    connection.putheader(name, value)
-            connection.putheader("Connection", "close")
-            connection.endheaders(request.body or None)
-            answer = connection.getresponse()
-            body = answer.read()
-        dropped = _HOP_HEADERS | {"content-length"}
-        headers = {
-            name: value for name, value in answer.getheaders() if name.lower() not in dropped
-        }
-        if request.method == "HEAD":
-            headers["Content-Length"] = answer.getheader("Content-Length", "0")  # the blob's
-        return Response(answer.status, body, headers)
 
 
 _Recognised = tuple[Effect, str | None, str | None, str | None]

@@ -1,14 +1,9 @@
-"""Notes every request between the app's process and the services that it uses.
-
-A shared-key signature covers the path of a request and not its host, so signed requests of
-path-style accounts stay valid behind another port.
-"""
+"""Notes every request between the app's process and the services that it uses."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import re
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,14 +11,12 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
-from sandbox.http_service import LoopbackService, RefusedError, Request, Response
+from sandbox.forwarding import Forwarder
+from sandbox.http_service import LoopbackService, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_UPSTREAM_SECONDS = 60.0
-# They belong to one connection, not to the message (RFC 9110, 7.6.1), or are written anew.
-_NOT_PASSED_ON = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length"})
 _MESSAGE = re.compile(rb"<MessageText>(.*)</MessageText>")
 
 
@@ -108,17 +101,21 @@ class Recorder:
         self._calls.append(call)
 
 
-class _Forwarder:
-    """Implements ``http_service.Application``: asks the service behind."""
+class _Forwarder(Forwarder):
+    """Asks the service behind, and notes what it was asked."""
 
     def __init__(self, service: str, netloc: str, recorder: Recorder) -> None:
+        super().__init__(netloc)
         self._service = service
-        self._netloc = netloc
         self._recorder = recorder
 
     def answer(self, request: Request) -> Response:
         """Pass a request on, and note it."""
-        response = self._forward(request)
+        response = self.forward(request)
+        headers = dict(response.headers)
+        if self._recorder.ahead and "date" in headers:
+            told = parsedate_to_datetime(headers["date"]) + self._recorder.ahead
+            headers["date"] = format_datetime(told, usegmt=True)
         self._recorder.note(
             Call(
                 service=self._service,
@@ -130,37 +127,4 @@ class _Forwarder:
                 answered=len(response.body),
             )
         )
-        return response
-
-    def administer(self, request: Request) -> Response:
-        """There is nothing to administer."""
-        raise RefusedError(404, f"{request.path} is not served here")
-
-    def error(self, status: int, message: str) -> Response:
-        """An error of the proxy's own."""
-        return Response(status, message.encode())
-
-    def _forward(self, request: Request) -> Response:
-        connection = http.client.HTTPConnection(self._netloc, timeout=_UPSTREAM_SECONDS)
-        with contextlib.closing(connection):
-            connection.putrequest(
-                request.method, request.target, skip_host=True, skip_accept_encoding=True
-            )
-            for name, value in request.headers.items():
-                if name not in _NOT_PASSED_ON - {"content-length"}:
-                    connection.putheader(name, value)
-            connection.putheader("Connection", "close")
-            connection.endheaders(request.body or None)
-            answer = connection.getresponse()
-            body = answer.read()
-        headers = {
-            name.lower(): value
-            for name, value in answer.getheaders()
-            if name.lower() not in _NOT_PASSED_ON
-        }
-        if request.method == "HEAD":
-            headers["Content-Length"] = answer.getheader("Content-Length", "0")  # the blob's
-        if self._recorder.ahead and "date" in headers:
-            told = parsedate_to_datetime(headers["date"]) + self._recorder.ahead
-            headers["date"] = format_datetime(told, usegmt=True)
-        return Response(answer.status, body, headers)
+        return Response(response.status, response.body, headers)
