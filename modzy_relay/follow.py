@@ -42,7 +42,6 @@ _VANISHED_AFTER = timedelta(minutes=30)
 _RESULTS_LATE = timedelta(minutes=30)
 #: Repeated webhook calls within this time of one another are one call.
 _HINT_PAUSE = timedelta(seconds=30)
-_HISTORY_MARGIN = timedelta(hours=1)
 _UNKNOWN_JOB = "Modzy does not know the job (404)"
 _NOT_STORED = "results not stored"
 
@@ -328,7 +327,7 @@ class Follower:
         """
         if row.attempts < 2:
             return
-        jobs = self._modzy.find(row.item_key, row.created_at - _HISTORY_MARGIN)
+        jobs = self._modzy.find(row.item_key, row.no_job_before)
         others = [
             job.job_identifier
             for job in jobs

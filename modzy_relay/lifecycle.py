@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from modzy_relay.identity import BlobVersion, LedgerKey
 
+#: How far Modzy's clock may be from the storage service's.
+_MODZY_CLOCK_MARGIN = timedelta(hours=1)
 _HISTORY_LIMIT = 30
 _REASON_LENGTH = 500
 #: All changes together have to fit into one property of a table row, 32 Ki UTF-16 units, even if
@@ -135,6 +137,11 @@ class Submission:
     def key(self) -> LedgerKey:
         """Where the ledger keeps it."""
         return self.version.key
+
+    @property
+    def no_job_before(self) -> datetime:
+        """From when on Modzy's history has to be asked for its jobs, by Modzy's clock."""
+        return self.created_at - _MODZY_CLOCK_MARGIN
 
     @property
     def job_is_final(self) -> bool:

@@ -17,7 +17,7 @@ from modzy_relay.errors import ConflictError, RelayError, SecretUnavailableError
 from modzy_relay.lifecycle import Record, State, Submission, Timing
 from modzy_relay.modzy_api import ModzyError
 from modzy_relay.ports import version_of
-from modzy_relay.relay import HISTORY_MARGIN, parked_row
+from modzy_relay.relay import parked_row
 from modzy_relay.routing import NO_ROUTE
 from modzy_relay.telemetry import Event, tell
 
@@ -215,7 +215,7 @@ class Operator:
                 "try again then"
             )
         # The row was read before: if it is still the same afterwards, nothing was sent meanwhile.
-        jobs = self._ask(lambda: self._modzy.find(row.item_key, row.created_at - HISTORY_MARGIN))
+        jobs = self._ask(lambda: self._modzy.find(row.item_key, row.no_job_before))
         if jobs:
             oldest = jobs[0].job_identifier
             raise RefusedError(

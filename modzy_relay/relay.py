@@ -55,9 +55,6 @@ if TYPE_CHECKING:
     from modzy_relay.modzy_api import Job
     from modzy_relay.ports import BlobFacts, Ledger, Modzy, Outbox, Uploads
 
-#: How far Modzy's clock may be from the storage service's: history is asked from this long
-#: before the row was made.
-HISTORY_MARGIN = timedelta(hours=1)
 #: A reminder that arrives this early is sent again; one that is earlier is somebody's old one.
 _EARLY = timedelta(seconds=30)
 _PARKED = "Modzy is failing or throttling, so it is not called just now"
@@ -480,7 +477,7 @@ class Relay:
                 self._history_unavailable(record, step, _PARKED, timedelta(seconds=passage.wait))
                 return
             try:
-                jobs = self._modzy.find(row.item_key, row.created_at - HISTORY_MARGIN)
+                jobs = self._modzy.find(row.item_key, row.no_job_before)
             except SecretUnavailableError as error:
                 self._history_unavailable(record, step, str(error))
                 return

@@ -18,13 +18,13 @@ import itertools
 import json
 import secrets
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
-    ResourceModifiedError,
     ResourceNotFoundError,
 )
 from azure.data.tables import EdmType, EntityProperty, TableErrorCode, UpdateMode
@@ -112,10 +112,8 @@ class TableLedger:
                 match_condition=MatchConditions.IfNotModified,
                 raw_response_hook=time,
             )
-        except (ResourceModifiedError, ResourceNotFoundError) as error:
-            return self._own_write(row.key, write_id, error)
         except HttpResponseError as error:
-            if error.status_code != 412:
+            if error.status_code not in {HTTPStatus.NOT_FOUND, HTTPStatus.PRECONDITION_FAILED}:
                 raise
             return self._own_write(row.key, write_id, error)
         return _record(row, answer["etag"], time)

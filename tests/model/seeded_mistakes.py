@@ -6,6 +6,7 @@ import dataclasses
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from modzy_relay import lifecycle
 from modzy_relay import relay as relay_module
 from modzy_relay.lifecycle import AskHistory, Record, State, Submission, Submit, Wait, next_step
 from modzy_relay.relay import Relay
@@ -116,7 +117,7 @@ def unknown_counts_as_not_accepted(patch: pytest.MonkeyPatch) -> None:
 
 def history_is_asked_from_now_on(patch: pytest.MonkeyPatch) -> None:
     """The search begins after the job in question."""
-    patch.setattr(relay_module, "HISTORY_MARGIN", -timedelta(hours=1))
+    patch.setattr(lifecycle, "_MODZY_CLOCK_MARGIN", -timedelta(hours=1))
 
 
 def doubt_ends_as_abandoned(patch: pytest.MonkeyPatch) -> None:
